@@ -1,0 +1,1 @@
+"""The bus: how workers tell each other things. In memory for one worker, Redis for many."""

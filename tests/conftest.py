@@ -1,0 +1,172 @@
+"""Fixtures that every test may use: real PostgreSQL and Redis, one run of them for all workers of pytest-xdist.
+
+A test gets a database of its own and an empty Redis; nothing it leaves behind reaches the next one. Servers start when
+the first test asks for them, and `tests/servers.py` ends them with the run.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from tests.servers import HaptaServer, PostgresServer, RedisServer, Run
+
+RUN = pytest.StashKey[Run]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    handed_down: dict[str, str] | None = getattr(config, "workerinput", None)
+    if handed_down is not None:
+        config.stash[RUN] = Run(Path(handed_down["hapta_run"]))
+    elif not config.option.collectonly:
+        config.stash[RUN] = Run.begin()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Called by pytest-xdist in the first process, once for each worker."""
+    node.workerinput["hapta_run"] = str(node.config.stash[RUN].folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.end()
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Async tests run on the loop that production runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def server_run(request: pytest.FixtureRequest) -> Run:
+    """The run that servers of this test session belong to."""
+    return request.config.stash[RUN]
+
+
+# --- PostgreSQL ---
+
+
+class _Admin:
+    """A connection to the shared PostgreSQL on a loop in its own thread: usable beside any test's loop."""
+
+    def __init__(self, portal: BlockingPortal, url: str) -> None:
+        self.url = url
+        self._portal = portal
+        self._connection: asyncpg.Connection = portal.call(asyncpg.connect, url)
+
+    def execute(self, sql: str) -> None:
+        self._portal.call(self._connection.execute, sql)
+
+    def close(self) -> None:
+        self._portal.call(self._connection.close)
+
+
+@pytest.fixture(scope="session")
+def _postgres_admin(server_run: Run) -> Iterator[_Admin]:
+    url = server_run.shared("postgres", lambda: PostgresServer(server_run))
+    with start_blocking_portal() as portal:
+        admin = _Admin(portal, url)
+        yield admin
+        admin.close()
+
+
+@pytest.fixture
+def new_postgres_url(_postgres_admin: _Admin) -> Iterator[Callable[[], str]]:
+    """Makes as many fresh, empty PostgreSQL databases as the test asks for; they go with the test."""
+    names: list[str] = []
+
+    def new() -> str:
+        name = f"test_{secrets.token_hex(8)}"
+        _postgres_admin.execute(f"create database {name} template template0")
+        names.append(name)
+        return f"{_postgres_admin.url.rpartition('/')[0]}/{name}"
+
+    yield new
+    for name in names:
+        _postgres_admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def postgres_url(new_postgres_url: Callable[[], str]) -> str:
+    """A fresh, empty PostgreSQL database."""
+    return new_postgres_url()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh, empty database of each engine in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'hapta.db'}"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def own_postgres(server_run: Run) -> Iterator[PostgresServer]:
+    """A PostgreSQL for this test alone, to be killed, frozen and started again."""
+    with PostgresServer(server_run) as server:
+        yield server
+
+
+# --- Redis ---
+
+
+@pytest.fixture(scope="session")
+def worker_redis(server_run: Run) -> Iterator[RedisServer]:
+    # A server for each worker and not a numbered database: publish and subscribe cross the numbers.
+    with RedisServer(server_run) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(worker_redis: RedisServer) -> str:
+    """A Redis that holds nothing and that no other test uses meanwhile."""
+    assert worker_redis.command("FLUSHALL") == "+OK"
+    return worker_redis.url
+
+
+@pytest.fixture
+def own_redis(server_run: Run) -> Iterator[RedisServer]:
+    """A Redis for this test alone, to be killed, frozen and started again."""
+    with RedisServer(server_run) as server:
+        yield server
+
+
+# --- Hapta as a process ---
+
+
+@pytest.fixture
+def new_hapta(server_run: Run) -> Iterator[Callable[..., HaptaServer]]:
+    """Makes servers from the arguments of `HaptaServer`; the test starts them, the fixture ends them.
+
+    The log of each is shown when the test fails.
+    """
+    servers: list[HaptaServer] = []
+
+    def new(**arguments: Any) -> HaptaServer:
+        server = HaptaServer(server_run, **arguments)
+        servers.append(server)
+        return server
+
+    yield new
+    for server in servers:
+        server.kill()
+        print(f"--- log of {server.url}\n{server.log_tail()}")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no setting that the developer's shell happens to carry."""
+    for name in [*os.environ]:
+        if name.startswith("HAPTA_") or name in {"DATABASE_URL", "REDIS_URL", "JWT_SECRET", "NODE_ENV"}:
+            monkeypatch.delenv(name)
