@@ -1,0 +1,86 @@
+"""The ASGI application made from an endpoint table: routes, HEAD and preflight, sockets, and what is not in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from hapta.http.api import Endpoint
+from hapta.http.errors import ENVELOPE, OAUTH, POCKETBASE, RELAY, SYNC, dialect_for_path
+from hapta.http.middleware import Compiled, Edge, RequestIds, compile_endpoint, compile_not_found
+from hapta.http.requests import Receive, Scope, Send
+from hapta.http.router import NO_PARAMS, Router
+
+Lifespan = Callable[[Receive, Send], Awaitable[None]]
+
+
+class Application:
+    """Serves a table over ASGI.
+
+    Args:
+        endpoints: the whole table.
+        edge: what every request passes.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], edge: Edge) -> None:
+        ids = RequestIds()
+        self._new_id = ids.next
+        self._cors = edge.cors
+        self._in_flight = edge.metrics.requests
+        self._http: Router[Compiled] = Router()
+        self._sockets: Router[Compiled] = Router()
+        for endpoint in endpoints:
+            router = self._sockets if endpoint.kind == "websocket" else self._http
+            router.add(endpoint.method, endpoint.path, compile_endpoint(endpoint, edge, ids))
+        self._not_found = {
+            dialect.name: compile_not_found(dialect, edge, ids)
+            for dialect in (SYNC, ENVELOPE, OAUTH, RELAY, POCKETBASE)
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
+        method: str = scope["method"]
+        found = self._http.match(scope["raw_path"])
+        if found is not None:
+            entries, params = found
+            handle = entries.get(method) or (entries.get("GET") if method == "HEAD" else None)
+            if handle is not None:
+                self._in_flight.open += 1
+                try:
+                    await handle(scope, receive, send, params)
+                finally:
+                    self._in_flight.open -= 1
+                return
+        if method == "OPTIONS" and await self._preflight(scope, send):
+            return
+        await self._not_found[dialect_for_path(scope["path"]).name](scope, receive, send, NO_PARAMS)
+
+    async def _preflight(self, scope: Scope, send: Send) -> bool:
+        """Answers a CORS preflight for any path; False for an OPTIONS request that is none."""
+        headers = self._cors.preflight(scope["method"], dict(scope["headers"]))
+        if headers is None:
+            return False
+        named = [(b"x-request-id", self._new_id().encode()), *headers]
+        await send({"type": "http.response.start", "status": 204, "headers": named})
+        await send({"type": "http.response.body", "body": b""})
+        return True
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._sockets.match(scope["raw_path"])
+        if found is not None:
+            entries, params = found
+            await entries["GET"](scope, receive, send, params)
+            return
+        await receive()
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        body = b'{"error":"Not Found"}'
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", self._new_id().encode()),
+        ]
+        await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})

@@ -1,0 +1,473 @@
+"""The one chain that every request passes, compiled per endpoint at start-up.
+
+Order: request id, caller, rate limit, body (bounded, decompressed, decoded, validated), handler, answer, headers, metrics,
+log. It is one function on purpose: nested middleware apps cost more than most handlers. Errors rise untouched to
+`_answer_error`, the only place that turns them into a body.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import structlog
+
+from hapta.http.api import Endpoint, Reply
+from hapta.http.caller import bearer_token, check_access
+from hapta.http.compress import choose, compress_off_loop, worth_compressing
+from hapta.http.cors import Cors
+from hapta.http.errors import Dialect, InternalError, RouteNotFound, status_of
+from hapta.http.errors import headers as error_headers
+from hapta.http.limits import LimitClass, Limits, RateLimited, state_header
+from hapta.http.metrics import Metrics
+from hapta.http.reading import reader_for
+from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Send, SlowBody
+from hapta.http.sockets import Disconnected, Socket
+from hapta.kit.access import Verifier
+from hapta.kit.clock import Clock, iso_ms
+from hapta.kit.errors import HaptaError, Unauthenticated, Unavailable
+from hapta.kit.logs import AccessLog
+from hapta.kit.ratelimit import Decision, policy_header
+from hapta.settings import ServerSettings
+
+Headers = list[tuple[bytes, bytes]]
+Compiled = Callable[[Scope, Receive, Send, dict[str, str]], Awaitable[None]]
+
+_encode = msgspec.json.Encoder().encode
+_JSON = (b"content-type", b"application/json")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_NO_STORE = (b"cache-control", b"no-store")
+_HSTS = (b"strict-transport-security", b"max-age=31536000")
+_CLOSE = (b"connection", b"close")
+"""Whoever does not send what was announced does not keep the connection either, or it would stay open for good."""
+_BODILESS = frozenset((204, 304))  # never a body, nor a length (RFC 9110 section 8.6)
+_log = structlog.get_logger("hapta.http")
+
+
+class AccessLine(msgspec.Struct):
+    """One line of the access log. The query string is left out: clients put secrets there."""
+
+    ts: str
+    id: str
+    client: str
+    method: str
+    path: str
+    status: int
+    ms: float
+    bytes: int
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What the chain needs; `app.py` hands it in."""
+
+    server: ServerSettings
+    verifier: Verifier
+    limits: Limits
+    cors: Cors
+    metrics: Metrics
+    clock: Clock
+    access_log: AccessLog | None
+
+
+class RequestIds:
+    """Request ids: random per process, then counted, so that they are unique and cost next to nothing."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(6).hex()
+        self._count = itertools.count(1)
+
+    def next(self) -> str:
+        return f"{self._prefix}-{next(self._count):x}"
+
+
+def client_address(scope: Scope, headers: dict[bytes, bytes], trusted_hops: int) -> str:
+    """The client's address. With `trusted_hops` proxies in front, the entry that the outermost trusted one has seen.
+
+    X-Forwarded-For is read from the right: everything left of the trusted hops is the client's own invention.
+    """
+    client = scope.get("client")
+    peer: str = client[0] if client else "unknown"
+    if trusted_hops <= 0:
+        return peer
+    chain = [
+        part.strip()
+        for name, value in scope["headers"]
+        if name == b"x-forwarded-for"
+        for part in value.decode("latin-1").split(",")
+    ]
+    if len(chain) < trusted_hops:
+        return peer
+    return chain[-trusted_hops][:64] or peer
+
+
+def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> Compiled:
+    """Composes the chain of one endpoint.
+
+    Raises:
+        TypeError: the endpoint names a limit class that does not exist.
+    """
+    if endpoint.kind == "websocket":
+        return _compile_socket(endpoint, edge, request_ids)
+    handler = endpoint.handler
+    dialect = endpoint.dialect
+    access = endpoint.access
+    is_public = access.kind == "public"
+    limit = edge.limits.of(endpoint.limit)
+    limited = edge.limits.enabled
+    address_limit = edge.limits.of("default")
+    policy, state = policy_header(limit.name, limit.rate), state_header(limit)
+    provide = _provider(endpoint)
+    read_body = reader_for(endpoint, edge.server)
+    default_status = endpoint.default_status
+    new_id = request_ids.next
+    verifier, verify_cached = edge.verifier, edge.verifier.cached
+    hops = edge.server.trust_proxy
+    finish = _finisher(endpoint.name, edge)
+    hit = edge.limits.hit
+    without_origin = [header for header in edge.cors.headers(None) if header[0] == b"vary"]
+    compress_min = edge.server.compress_min_bytes
+    always = _security_headers(edge)
+    # What one account may see must not stay in a cache that another one uses.
+    private = () if is_public else (_NO_STORE,)
+
+    async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
+        started = perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        address = client_address(scope, headers, hops)
+        request = Request(scope, headers, params, address, new_id())
+        decision: Decision | None = None
+        try:
+            if is_public:
+                if limited:
+                    drawn = hit(limit, address)
+                    decision = drawn if isinstance(drawn, Decision) else await drawn
+            else:
+                try:
+                    token = bearer_token(headers.get(b"authorization"))
+                    caller = verify_cached(token) or await verifier.verify(token)
+                except Unauthenticated:
+                    if limited:
+                        await _guess_costs(edge.limits, address_limit, address)
+                    raise
+                request.caller = caller
+                check_access(access, caller)
+                if limited:
+                    drawn = hit(limit, address if limit.by == "address" else caller.user_id)
+                    decision = drawn if isinstance(drawn, Decision) else await drawn
+            if decision is not None and not decision.allowed:
+                raise RateLimited(limit, decision)
+            if read_body is not None:
+                await read_body(request, receive)
+            result = await handler(*provide(request))
+            if type(result) is Reply and isinstance(result.content, AsyncIterator):
+                result = await _begun(result)
+        except HaptaError as error:
+            result = _error_reply(error, dialect, request, edge.clock)
+            if isinstance(error, RateLimited):
+                decision = None  # its headers are among the error's own
+        except ClientGone:
+            finish(request, 499, 0, started)
+            return
+        except Exception as error:  # the boundary: whatever is not ours becomes a 500 with an id, and a log entry
+            result = _unexpected(error, dialect, request, edge.clock)
+
+        if type(result) is Reply:
+            status = result.status
+            content: Any = result.content
+            media = _JSON if result.media_type == "application/json" else (b"content-type", result.media_type.encode())
+            extra: Any = result.headers or private
+        else:
+            status, content, media, extra = default_status, result, _JSON, private
+        rate_headers = () if decision is None else (policy, state(decision))
+        if type(content) is bytes:
+            body = content
+        elif content is None:
+            body = b""
+        elif isinstance(content, msgspec.Struct):
+            body = _encode(content)
+        else:
+            more = (*extra, *rate_headers)
+            await _stream(status, content, media, more, request, headers, edge, send, finish, started)
+            return
+        out: Headers = [media] if content is not None else []
+        if len(body) >= compress_min and worth_compressing(media[1].decode()):
+            body = await _compressed(body, headers.get(b"accept-encoding"), out)
+        if content is not None or status not in _BODILESS:
+            out.append((b"content-length", str(len(body)).encode()))
+        out += [
+            (b"x-request-id", request.request_id.encode()),
+            _server_timing(started),
+            *always,
+            *rate_headers,
+            *extra,
+        ]
+        origin = headers.get(b"origin")
+        out += without_origin if origin is None else edge.cors.headers(origin)
+        await send({"type": "http.response.start", "status": status, "headers": out})
+        await send({"type": "http.response.body", "body": body})
+        finish(request, status, len(body), started)
+
+    return handle
+
+
+def _security_headers(edge: Edge) -> Headers:
+    """Headers of every answer. With TLS of our own, browsers are told to stay with it (RFC 6797)."""
+    return [_NOSNIFF, _HSTS] if edge.server.tls_cert is not None else [_NOSNIFF]
+
+
+def _server_timing(started: float) -> tuple[bytes, bytes]:
+    return b"server-timing", b"app;dur=%.2f" % ((perf_counter() - started) * 1e3)
+
+
+def _provider(endpoint: Endpoint) -> Callable[[Request], tuple[Any, ...]]:
+    """Puts the handler's arguments together, in its own order."""
+    sources: dict[str, Callable[[Request], Any]] = {
+        "caller": lambda request: request.caller,
+        "body": lambda request: request.body,
+        "query": lambda request: request.query,
+        "request": lambda request: request,
+    }
+    wanted = [sources.get(name) or _parameter(name) for name in endpoint.parameters]
+    if not wanted:
+        return lambda request: ()
+    if len(wanted) == 1:
+        only = wanted[0]
+        return lambda request: (only(request),)
+    return lambda request: tuple([source(request) for source in wanted])
+
+
+def _parameter(name: str) -> Callable[[Request], str]:
+    return lambda request: request.params[name]
+
+
+Finish = Callable[[Request, int, int, float], None]
+
+
+def _finisher(name: str, edge: Edge) -> Finish:
+    """Counts and logs a request that has been answered."""
+    observe = edge.metrics.observer(name)
+    access_log, clock = edge.access_log, edge.clock
+
+    def finish(request: Request, status: int, size: int, started: float) -> None:
+        seconds = perf_counter() - started
+        observe(status, seconds)
+        if access_log is not None:
+            user = None if request.caller is None else request.caller.user_id
+            line = AccessLine(
+                iso_ms(clock.now_ms()),
+                request.request_id,
+                request.client_address,
+                request.method,
+                request.path,
+                status,
+                round(seconds * 1e3, 3),
+                size,
+                user,
+            )
+            access_log.write(_encode(line) + b"\n")
+
+    return finish
+
+
+async def _guess_costs(limits: Limits, limit: LimitClass, address: str) -> None:
+    """A token that does not count draws on its sender's address, so that guessing tokens is limited like everything.
+
+    Raises:
+        RateLimited: this address has guessed too often.
+    """
+    drawn = limits.hit(limit, address)
+    decision = drawn if isinstance(drawn, Decision) else await drawn
+    if not decision.allowed:
+        raise RateLimited(limit, decision)
+
+
+def _error_reply(error: HaptaError, dialect: Dialect, request: Request, clock: Clock) -> Reply:
+    status = status_of(type(error))
+    body = dialect.render(error, status, request.request_id, iso_ms(clock.now_ms()))
+    own: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, RateLimited):
+        own = error.headers()
+    elif isinstance(error, SlowBody):
+        own = (_CLOSE,)
+    return Reply(status, body, (_NO_STORE, *own, *error_headers(error)))
+
+
+def _unexpected(error: Exception, dialect: Dialect, request: Request, clock: Clock) -> Reply:
+    _log.error(
+        "request failed", request_id=request.request_id, method=request.method, path=request.path, exc_info=error
+    )
+    return _error_reply(InternalError(), dialect, request, clock)
+
+
+async def _compressed(body: bytes, accept: bytes | None, out: Headers) -> bytes:
+    """The body in an encoding that the client takes, with the headers that say so."""
+    out.append((b"vary", b"accept-encoding"))
+    encoding = choose(accept)
+    if encoding is None:
+        return body
+    out.append((b"content-encoding", encoding.encode()))
+    return await compress_off_loop(body, encoding)
+
+
+class _Begun:
+    """A stream of chunks whose first one is there already."""
+
+    def __init__(self, first: bytes | None, rest: AsyncIterator[bytes]) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __aiter__(self) -> _Begun:
+        return self
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, None
+        return first if first is not None else await anext(self._rest)
+
+    async def aclose(self) -> None:
+        """Ends the maker of the chunks now, and what it holds open with it, not whenever it is collected."""
+        close = getattr(self._rest, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _begun(reply: Reply) -> Reply:
+    """A streamed answer of which the first chunk is there: what fails before it is still answered with its own status."""
+    chunks: AsyncIterator[bytes] = reply.content
+    return replace(reply, content=_Begun(await anext(chunks, None), chunks))
+
+
+async def _stream(
+    status: int,
+    chunks: _Begun,
+    media: tuple[bytes, bytes],
+    extra: tuple[tuple[bytes, bytes], ...],
+    request: Request,
+    request_headers: dict[bytes, bytes],
+    edge: Edge,
+    send: Send,
+    finish: Finish,
+    started: float,
+) -> None:
+    """Sends an answer chunk by chunk. After its start nothing can be taken back: a failure ends the connection loudly."""
+    headers: Headers = [media, (b"x-request-id", request.request_id.encode()), _server_timing(started)]
+    headers += [*_security_headers(edge), *extra, *edge.cors.headers(request_headers.get(b"origin"))]
+    size = 0
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if request.method != "HEAD":  # what nobody will read is not made
+            async for chunk in chunks:
+                size += len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        await chunks.aclose()
+        finish(request, status, size, started)
+
+
+def compile_not_found(dialect: Dialect, edge: Edge, request_ids: RequestIds) -> Compiled:
+    """The answer for what is not in the table; it is limited and logged like everything else."""
+    limit = edge.limits.of("default")
+    finish = _finisher("unknown", edge)
+
+    async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
+        started = perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        address = client_address(scope, headers, edge.server.trust_proxy)
+        request = Request(scope, headers, params, address, request_ids.next())
+        error: HaptaError = RouteNotFound()
+        if edge.limits.enabled:
+            try:
+                await _guess_costs(edge.limits, limit, address)
+            except RateLimited as limited:
+                error = limited
+        reply = _error_reply(error, dialect, request, edge.clock)
+        out: Headers = [
+            _JSON,
+            (b"content-length", str(len(reply.content)).encode()),
+            (b"x-request-id", request.request_id.encode()),
+            _server_timing(started),
+            *_security_headers(edge),
+            *reply.headers,
+        ]
+        out += edge.cors.headers(headers.get(b"origin"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": out})
+        await send({"type": "http.response.body", "body": reply.content})
+        finish(request, reply.status, len(reply.content), started)
+
+    return handle
+
+
+class SocketCount:
+    """How many sockets this worker holds; past the limit new ones are refused before the handshake."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+
+
+def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> Compiled:
+    limit = edge.limits.of(endpoint.limit)
+    observe = edge.metrics.observer(endpoint.name)
+    sockets = edge.metrics.sockets
+    handler, names = endpoint.handler, endpoint.parameters
+
+    async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
+        started = perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        address = client_address(scope, headers, edge.server.trust_proxy)
+        socket = Socket(receive, send, headers, scope["query_string"], address, request_ids.next())
+        refusal: HaptaError | None = None
+        if edge.limits.enabled:
+            drawn = edge.limits.hit(limit, address)
+            decision = drawn if isinstance(drawn, Decision) else await drawn
+            refusal = None if decision.allowed else RateLimited(limit, decision)
+        if refusal is None and sockets.open >= edge.server.max_sockets:
+            refusal = Unavailable("There are too many open sockets")
+        if refusal is not None:
+            await _refuse_socket(scope, receive, send, refusal, endpoint.dialect, edge.clock, socket.request_id)
+            observe(status_of(type(refusal)), perf_counter() - started)
+            return
+        sockets.open += 1
+        observe(101, perf_counter() - started)
+        try:
+            await handler(*[socket if name == "socket" else params[name] for name in names])
+            await socket.close(1000)
+        except Disconnected:
+            pass
+        except Exception as error:  # the boundary: a bug in one socket must not end quietly, nor touch the others
+            _log.error("socket failed", request_id=socket.request_id, path=scope["path"], exc_info=error)
+            await socket.close(1011)
+        finally:
+            sockets.open -= 1
+
+    return handle
+
+
+async def _refuse_socket(
+    scope: Scope, receive: Receive, send: Send, error: HaptaError, dialect: Dialect, clock: Clock, request_id: str
+) -> None:
+    """Refuses a handshake with a plain HTTP answer where the server can send one (ASGI websocket.http.response)."""
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1013})
+        return
+    status = status_of(type(error))
+    body = dialect.render(error, status, request_id, iso_ms(clock.now_ms()))
+    headers = [
+        _JSON,
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *error_headers(error),
+    ]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+__all__ = ["Compiled", "Edge", "Message", "RequestIds", "compile_endpoint", "compile_not_found"]

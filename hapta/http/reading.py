@@ -1,0 +1,108 @@
+"""Reads what a request brings, as its endpoint declares it: query string, and body bounded, decompressed, decoded, validated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from hapta.http.api import Endpoint
+from hapta.http.compress import expand_chunks
+from hapta.http.json import reader
+from hapta.http.requests import BodyStream, Receive, Request, body_too_large, read_all, read_chunks
+from hapta.http.validate import query_reader
+from hapta.kit.errors import Invalid, UnsupportedMedia
+from hapta.settings import ServerSettings
+
+THREAD_BYTES = 256 * 1024
+"""From this size on a body is decoded on a thread, so that other requests get their turn meanwhile."""
+
+Read = Callable[[Request, Receive], Awaitable[None]]
+
+
+def reader_for(endpoint: Endpoint, server: ServerSettings) -> Read | None:
+    """What fills `request.query` and `request.body` for this endpoint; None when it takes neither."""
+    body_type, query_type = endpoint.body_type, endpoint.query_type
+    max_bytes = endpoint.max_body_bytes or server.max_body_bytes
+    if body_type is not BodyStream:  # what is held in memory as a whole never passes the server's own limit
+        max_bytes = min(max_bytes, server.max_body_bytes)
+    read_body = None if body_type is None else _body_reader(endpoint, body_type, max_bytes, server.body_timeout_seconds)
+    if query_type is None:
+        return read_body
+
+    read_query = query_reader(query_type)
+
+    async def read(request: Request, receive: Receive) -> None:
+        request.query = read_query(request.query_string)
+        if read_body is not None:
+            await read_body(request, receive)
+
+    return read
+
+
+def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_seconds: float) -> Read:
+    if body_type is BodyStream:
+        return _stream_reader(max_bytes, timeout_seconds)
+    if body_type is bytes:
+        return _bytes_reader(max_bytes, timeout_seconds)
+    read_json = reader(body_type)
+    others_are_empty = endpoint.dialect.wrong_content_type == "empty_body"
+
+    async def read(request: Request, receive: Receive) -> None:
+        raw = await _read_bytes(request, receive, max_bytes, timeout_seconds)
+        if not is_json(request.header("content-type")):
+            if not others_are_empty:
+                raise UnsupportedMedia("Send the body as application/json")
+            raw = b"{}"
+        request.body = read_json(raw) if len(raw) < THREAD_BYTES else await asyncio.to_thread(read_json, raw)
+
+    return read
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body is JSON by its label: `application/json` or a `+json` type, with any parameters."""
+    if content_type is None:
+        return False
+    if content_type == "application/json":
+        return True
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))
+
+
+def _bytes_reader(max_bytes: int, timeout_seconds: float) -> Read:
+    async def read(request: Request, receive: Receive) -> None:
+        request.body = await _read_bytes(request, receive, max_bytes, timeout_seconds)
+
+    return read
+
+
+def _stream_reader(max_bytes: int, timeout_seconds: float) -> Read:
+    async def read(request: Request, receive: Receive) -> None:
+        _refuse_by_length(request, max_bytes)
+        request.body = BodyStream(_chunks(request, receive, max_bytes, timeout_seconds))
+
+    return read
+
+
+async def _read_bytes(request: Request, receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
+    _refuse_by_length(request, max_bytes)
+    if request.header("content-encoding") is None:
+        return await read_all(receive, max_bytes, timeout_seconds)
+    return b"".join([chunk async for chunk in _chunks(request, receive, max_bytes, timeout_seconds)])
+
+
+def _chunks(request: Request, receive: Receive, max_bytes: int, timeout_seconds: float) -> AsyncIterator[bytes]:
+    chunks = read_chunks(receive, max_bytes, timeout_seconds)
+    encoding = request.header("content-encoding")
+    return chunks if encoding is None else expand_chunks(chunks, encoding.encode("latin-1"), max_bytes)
+
+
+def _refuse_by_length(request: Request, max_bytes: int) -> None:
+    """Refuses early what says itself that it is too large; what lies about it is caught while it is read."""
+    length = request.header("content-length")
+    if length is None:
+        return
+    if not length.isascii() or not length.isdigit():
+        raise Invalid("Content-Length is not a number")
+    if int(length[:20]) > max_bytes:
+        raise body_too_large(max_bytes)

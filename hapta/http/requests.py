@@ -1,0 +1,121 @@
+"""What a handler may know of a request, and the body as it arrives: limits are enforced while reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from hapta.kit.access import Caller
+from hapta.kit.errors import Invalid, TooLarge
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete; there is nobody to answer."""
+
+
+class SlowBody(Invalid):
+    """The body stopped arriving."""
+
+    code = "request_timeout"
+    message = "The request body did not arrive in time"
+
+
+class Request:
+    """One HTTP request, after the edge has read it. Header names are lower case."""
+
+    __slots__ = (
+        "_headers",
+        "body",
+        "caller",
+        "client_address",
+        "method",
+        "params",
+        "path",
+        "query",
+        "query_string",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        params: Mapping[str, str],
+        client_address: str,
+        request_id: str,
+    ) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query_string: bytes = scope["query_string"]
+        self.params = params
+        self.client_address = client_address
+        self.request_id = request_id
+        self.caller: Caller | None = None
+        self.body: Any = None
+        self.query: Any = None
+        self._headers = headers
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, None when it was not sent. Bytes outside ASCII are read as Latin-1 (RFC 9110 5.5)."""
+        value = self._headers.get(name.lower().encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
+
+
+class BodyStream:
+    """The raw body as it arrives, already bounded and decompressed. Iterate it once."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+
+async def read_chunks(receive: Receive, max_bytes: int, timeout_seconds: float) -> AsyncIterator[bytes]:
+    """The body's chunks as the server hands them over.
+
+    Args:
+        max_bytes: the most that may come over the wire.
+        timeout_seconds: how long the sender may pause between two chunks.
+
+    Raises:
+        TooLarge: as soon as more than `max_bytes` came, whatever Content-Length said.
+        SlowBody: the sender paused for too long.
+        ClientGone: the connection was closed before the end.
+    """
+    total = 0
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                message = await receive()
+        except TimeoutError:
+            raise SlowBody from None
+        if message["type"] != "http.request":
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        total += len(chunk)
+        if total > max_bytes:
+            raise body_too_large(max_bytes)
+        if chunk:
+            yield chunk
+
+
+async def read_all(receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
+    """The whole body; see `read_chunks` for the arguments and errors."""
+    parts = [chunk async for chunk in read_chunks(receive, max_bytes, timeout_seconds)]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def body_too_large(max_bytes: int) -> TooLarge:
+    """The error for a body past its limit."""
+    return TooLarge("The request body is too large", limits={"maxBodyBytes": max_bytes})
