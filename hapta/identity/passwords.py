@@ -1,0 +1,136 @@
+"""Password hashing: slow on purpose, so in a small pool of threads with a bounded queue, never on the event loop.
+
+A stored hash is `<scheme>:<hash>`; every scheme ever used verifies, and `is_stale` says which to renew at the next login.
+Passwords are hashed before bcrypt sees them, since bcrypt reads 72 bytes and stops at NUL; nothing is ever cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import unicodedata
+from base64 import b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import argon2
+import bcrypt
+
+from hapta.kit.errors import TooMany
+from hapta.settings import IdentitySettings
+
+T = TypeVar("T")
+
+MIN_PASSWORD_CHARACTERS = 8
+MAX_PASSWORD_CHARACTERS = 1024
+_ARGON2ID = "argon2id"
+_BCRYPT = "bcrypt-sha256"
+_PLAIN_BCRYPT = re.compile(r"\$2[aby]\$")
+_BCRYPT_COST = re.compile(r"\$2[aby]\$(\d\d)\$")
+
+
+class TooManyLogins(TooMany):
+    """More passwords wait to be checked than the queue takes."""
+
+    message = "Too many logins at this moment; try again shortly"
+
+
+class Passwords:
+    """Hashes and verifies passwords by the configured policy.
+
+    Args:
+        settings: scheme, costs, threads and queue (`identity.*`).
+    """
+
+    def __init__(self, settings: IdentitySettings) -> None:
+        self._scheme = settings.password_scheme
+        self._bcrypt_cost = settings.bcrypt_cost
+        self._argon2 = argon2.PasswordHasher(
+            time_cost=settings.argon2_iterations, memory_cost=settings.argon2_memory_kib, parallelism=1
+        )
+        self._threads = settings.hash_threads
+        self._limit = settings.hash_threads + settings.hash_queue
+        self._busy = 0
+        self._pool = ThreadPoolExecutor(settings.hash_threads, thread_name_prefix="hapta-password")
+
+    @property
+    def waiting(self) -> int:
+        """Passwords in the pool, running or queued."""
+        return self._busy
+
+    async def hash(self, password: str) -> str:
+        """The tagged hash of a new password.
+
+        Raises:
+            TooManyLogins: the queue is full.
+        """
+        return await self._run(lambda: self._hash(password))
+
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Whether the password fits. `stored` None stands for an unknown account: it costs one hash like any other.
+
+        Raises:
+            TooManyLogins: the queue is full.
+        """
+        if stored is None:
+            await self._run(lambda: self._hash(password))
+            return False
+        return await self._run(lambda: self._verify(password, stored))
+
+    def is_stale(self, stored: str) -> bool:
+        """Whether the hash is of another scheme, or cheaper, than the policy asks for."""
+        scheme, _, value = stored.partition(":")
+        if self._scheme == "argon2id":
+            return scheme != _ARGON2ID or self._argon2.check_needs_rehash(value)
+        cost = _BCRYPT_COST.match(value)
+        return scheme != _BCRYPT or cost is None or int(cost[1]) < self._bcrypt_cost
+
+    async def close(self) -> None:
+        """Drops what still waits and lets the running hashes finish."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._busy >= self._limit:
+            # A tenth of a second for each hash before this one is about right for either scheme.
+            raise TooManyLogins(retry_after_seconds=1 + self._busy * 0.1 / self._threads)
+        self._busy += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._busy -= 1
+
+    def _hash(self, password: str) -> str:
+        if self._scheme == "argon2id":
+            return f"{_ARGON2ID}:{self._argon2.hash(_bytes(password))}"
+        hashed = bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._bcrypt_cost))
+        return f"{_BCRYPT}:{hashed.decode('ascii')}"
+
+    def _verify(self, password: str, stored: str) -> bool:
+        scheme, _, value = stored.partition(":")
+        try:
+            if scheme == _ARGON2ID:
+                return self._argon2.verify(value, _bytes(password))
+            if scheme == _BCRYPT:
+                return bcrypt.checkpw(_prehashed(password), value.encode("ascii"))
+            if _PLAIN_BCRYPT.match(stored):
+                return _verify_imported(password, stored)
+        except argon2.exceptions.VerifyMismatchError:
+            return False
+        raise ValueError(f"a stored password hash has the unknown scheme {scheme[:16]!r}")
+
+
+def _bytes(password: str) -> bytes:
+    # NFC: keyboards of different systems compose accents differently. `surrogatepass`: no text may raise here.
+    return unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+
+
+def _prehashed(password: str) -> bytes:
+    return b64encode(hashlib.sha256(_bytes(password)).digest())
+
+
+def _verify_imported(password: str, stored: str) -> bool:
+    """Plain bcrypt from another system. It never saw what lies beyond 72 bytes or a NUL, so such a password cannot fit."""
+    raw = password.encode("utf-8", "surrogatepass")
+    return len(raw) <= 72 and b"\0" not in raw and bcrypt.checkpw(raw, stored.encode("ascii"))

@@ -1,0 +1,144 @@
+"""Password schemes: nothing is cut off, old schemes verify, and the queue has an end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import bcrypt
+import pytest
+
+from hapta.identity.passwords import Passwords, TooManyLogins
+from hapta.settings import IdentitySettings
+from tests.identity.conftest import CHEAP
+
+BCRYPT = replace(CHEAP, password_scheme="bcrypt")
+
+
+@pytest.fixture(params=[CHEAP, BCRYPT], ids=["argon2id", "bcrypt"])
+async def passwords(request: pytest.FixtureRequest) -> AsyncIterator[Passwords]:
+    made = Passwords(request.param)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["correct horse", "x" * 1024, "é" * 500, "nul\0inside", "\0", "🐎" * 40, "\ud800 alone", " blank at both ends "],
+)
+async def test_a_password_verifies_and_its_neighbours_do_not(passwords: Passwords, password: str) -> None:
+    stored = await passwords.hash(password)
+    assert password not in stored
+    assert await passwords.verify(password, stored)
+    for other in (password + "x", password[:-1], password + "\0", password.swapcase() + "!"):
+        assert not await passwords.verify(other, stored)
+
+
+async def test_two_long_passwords_with_the_same_first_72_bytes_differ(passwords: Passwords) -> None:
+    stored = await passwords.hash("a" * 72 + "one")
+    assert not await passwords.verify("a" * 72 + "two", stored)
+    assert not await passwords.verify("a" * 72, stored)
+
+
+async def test_what_follows_a_nul_counts(passwords: Passwords) -> None:
+    stored = await passwords.hash("same\0one")
+    assert not await passwords.verify("same\0two", stored)
+    assert not await passwords.verify("same", stored)
+
+
+async def test_composed_and_decomposed_accents_are_one_password(passwords: Passwords) -> None:
+    assert await passwords.verify("cafe\u0301 con leche", await passwords.hash("caf\u00e9 con leche"))
+
+
+async def test_the_same_password_is_never_stored_twice_alike(passwords: Passwords) -> None:
+    assert await passwords.hash("correct horse") != await passwords.hash("correct horse")
+
+
+async def test_no_password_fits_an_unknown_account(passwords: Passwords) -> None:
+    assert not await passwords.verify("correct horse", None)
+
+
+async def test_a_fresh_hash_is_not_stale(passwords: Passwords) -> None:
+    assert not passwords.is_stale(await passwords.hash("correct horse"))
+
+
+async def test_either_scheme_verifies_the_other_and_finds_it_stale() -> None:
+    first, second = Passwords(CHEAP), Passwords(BCRYPT)
+    for ours, theirs in ((first, second), (second, first)):
+        stored = await theirs.hash("correct horse")
+        assert await ours.verify("correct horse", stored)
+        assert not await ours.verify("correct horsf", stored)
+        assert ours.is_stale(stored)
+    await first.close()
+    await second.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (CHEAP, replace(CHEAP, argon2_memory_kib=16)),
+        (CHEAP, replace(CHEAP, argon2_iterations=2)),
+        (BCRYPT, replace(BCRYPT, bcrypt_cost=5)),
+    ],
+)
+async def test_a_cheaper_hash_than_the_policy_is_stale(before: IdentitySettings, after: IdentitySettings) -> None:
+    old, new = Passwords(before), Passwords(after)
+    assert new.is_stale(await old.hash("correct horse"))
+    await old.close()
+    await new.close()
+
+
+@pytest.mark.parametrize("prefix", [b"2a", b"2b"])
+async def test_plain_bcrypt_from_elsewhere_verifies_but_never_by_its_first_72_bytes(prefix: bytes) -> None:
+    passwords = Passwords(CHEAP)
+    stored = bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4, prefix)).decode()
+    assert await passwords.verify("a" * 72, stored)
+    assert await passwords.verify("a" * 72, stored.replace(f"${prefix.decode()}$", "$2y$"))
+    assert not await passwords.verify("a" * 73, stored)
+    assert not await passwords.verify("a" * 71 + "\0", stored)
+    assert passwords.is_stale(stored)
+    await passwords.close()
+
+
+async def test_beyond_the_queue_the_answer_is_to_come_back_later() -> None:
+    passwords = Passwords(replace(CHEAP, hash_threads=1, hash_queue=2))
+    release = threading.Event()
+    # The one thread is held by hand, so that the queue is full for certain.
+    hold = asyncio.ensure_future(passwords._run(release.wait))
+    queued = [asyncio.ensure_future(passwords.hash("correct horse")) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert passwords.waiting == 3
+    with pytest.raises(TooManyLogins) as refused:
+        await passwords.hash("correct horse")
+    assert refused.value.retry_after_seconds >= 1
+    release.set()
+    results: list[Any] = await asyncio.gather(hold, *queued)
+    assert all(isinstance(result, str) for result in results[1:])
+    assert passwords.waiting == 0
+    assert await passwords.hash("correct horse")
+    await passwords.close()
+
+
+async def test_who_gives_up_waiting_gives_back_the_place() -> None:
+    passwords = Passwords(replace(CHEAP, hash_threads=1, hash_queue=1))
+    release = threading.Event()
+    hold = asyncio.ensure_future(passwords._run(release.wait))
+    queued = asyncio.ensure_future(passwords.hash("correct horse"))
+    await asyncio.sleep(0)
+    queued.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    assert passwords.waiting == 1
+    release.set()
+    await hold
+    await passwords.close()
+
+
+async def test_a_stored_hash_of_no_known_scheme_is_an_error_and_not_a_match() -> None:
+    passwords = Passwords(CHEAP)
+    with pytest.raises(ValueError, match="unknown scheme"):
+        await passwords.verify("x", "md5:d41d8cd98f00b204e9800998ecf8427e")
+    await passwords.close()
