@@ -1,0 +1,95 @@
+"""Sync as one part: built from what the wiring hands in, opened and closed with the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hapta.bus.bus import Bus
+from hapta.db.database import Database
+from hapta.kit.access import Verifier
+from hapta.kit.clock import Clock
+from hapta.kit.ids import Ids
+from hapta.settings import SyncSettings
+from hapta.sync.devices import Devices, RevokeTokens
+from hapta.sync.keys import VaultKeys
+from hapta.sync.models import Page
+from hapta.sync.push import Committer
+from hapta.sync.realtime import Hub
+from hapta.sync.routes import SyncApi, pulled_logs
+from hapta.sync.schemas import PulledLog
+from hapta.sync.service import SyncService
+from hapta.sync.snapshots import Snapshots
+from hapta.sync.sockets import INLINE_BYTES, INLINE_LOGS, SyncSockets
+from hapta.sync.streams import Streams
+from hapta.sync.transfer import Exporter, Importer
+from hapta.sync.upkeep import Upkeep
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """The feature, open. `service.purge` belongs into account deletion, `keys.rewrap` into a change of the password, and
+    `hub.on_revoked` into revocation."""
+
+    service: SyncService
+    keys: VaultKeys
+    snapshots: Snapshots
+    devices: Devices
+    hub: Hub
+    sockets: SyncSockets
+    committer: Committer
+    exporter: Exporter
+    importer: Importer
+    upkeep: Upkeep
+    api: SyncApi
+
+    async def close(self) -> None:
+        """Ends long polls and sockets, then waits until all accepted pushes are committed."""
+        await self.upkeep.close()
+        await self.hub.close()
+        await self.committer.close()
+        await self.devices.flush()
+        await self.sockets.close()
+
+
+async def open_sync(
+    db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    verifier: Verifier,
+    settings: SyncSettings,
+    revoke_tokens: RevokeTokens,
+    *,
+    run_upkeep: bool = True,
+) -> Sync:
+    """Builds the feature and begins to hear hints.
+
+    Args:
+        revoke_tokens: `(user_id, device_id)`: ends every session that is bound to the device.
+        run_upkeep: whether this process compacts and cleans up from time to time.
+    """
+    hub = Hub(bus, db, clock)
+    streams = Streams(db, clock, ids)
+    devices = Devices(db, clock, revoke_tokens)
+    committer = Committer(db, clock, ids, hub.announce, quota_bytes_default=settings.quota_bytes_default)
+    service = SyncService(db, clock, streams, committer, hub, devices, settings)
+    keys = VaultKeys(db, clock, ids, streams)
+    snapshots = Snapshots(db, clock, settings)
+    exporter = Exporter(db, clock, streams)
+    importer = Importer(db, clock, streams, service, keys, snapshots, committer)
+    upkeep = Upkeep(db, clock, settings)
+
+    async def head(user_id: str, vault_id: str) -> tuple[int, str]:
+        page = await service.head(user_id, vault_id)
+        return page.head, page.epoch
+
+    async def short_page(user_id: str, vault_id: str, after: int) -> tuple[list[PulledLog], Page]:
+        page = await service.pull(user_id, vault_id, after=after, limit=INLINE_LOGS, max_bytes=INLINE_BYTES)
+        return pulled_logs(user_id, page), page
+
+    sockets = SyncSockets(hub, verifier, settings, head, short_page, devices.touch)
+    api = SyncApi(service, keys, snapshots, devices, sockets, exporter, importer)
+    await hub.start()
+    if run_upkeep:
+        upkeep.start()
+    return Sync(service, keys, snapshots, devices, hub, sockets, committer, exporter, importer, upkeep, api)

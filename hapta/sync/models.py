@@ -1,0 +1,218 @@
+"""Inner values of sync: rows as they leave the store, prepared pushes, and the pure rules about keys, chains and ids.
+
+Invariant: everything here is computed from its arguments alone, so a client or `verify` can compute the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from hapta.kit.clock import iso_ms
+
+EMPTY_CHAIN = bytes(32)
+LOG_OVERHEAD_BYTES = 100
+"""What the quota counts for a log beside its ciphertext and nonce."""
+MAX_SEQUENCE = 2**53 - 1
+"""The largest integer that every JSON reader keeps exact."""
+
+_UUID = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|0{8}-(?:0{4}-){3}0{12}|f{8}-(?:f{4}-){3}f{12}"
+)
+
+
+def find_uuid(text: str) -> str | None:
+    """The UUID in canonical lower case, or None when `text` is none (RFC 9562 versions 1 to 8, nil and max)."""
+    lowered = text.lower()
+    return lowered if _UUID.fullmatch(lowered) else None
+
+
+class Stream(NamedTuple):
+    """A stream's head row."""
+
+    id: str
+    kind: str
+    last_sequence: int
+    bytes: int
+    logs: int
+    removed: int
+    epoch: str
+    quota_bytes: int | None
+    next_vault_no: int
+
+
+class Vault(NamedTuple):
+    """One life of a vault."""
+
+    stream_id: str
+    vault_no: int
+    vault_id: str
+    head: int
+    chain: bytes
+    logs: int
+    bytes: int
+    largest: int
+    created_at: int
+    last_push_at: int | None
+    dropped_upto: int
+    dropped_at: int | None
+    removed_upto: int
+    base_chain: bytes
+    encrypted_name: str | None
+    name_nonce: str | None
+
+
+class IncomingLog(Protocol):
+    """One log of a push as a client sends it."""
+
+    @property
+    def encrypted_data(self) -> str: ...
+    @property
+    def nonce(self) -> str: ...
+    @property
+    def haex_timestamp(self) -> str: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def key_epoch(self) -> int: ...
+
+
+class VaultKey(NamedTuple):
+    """A wrapped vault key."""
+
+    vault_id: str
+    key_epoch: int
+    id: str
+    version: int
+    encrypted_vault_key: str
+    salt: str
+    nonce: str
+    created_at: int
+    updated_at: int
+
+
+class Snapshot(NamedTuple):
+    """An encrypted state of a vault, without its parts."""
+
+    vault_no: int
+    snapshot_id: str
+    upto_sequence: int
+    chain: bytes
+    key_epoch: int
+    device_id: str | None
+    parts: int
+    bytes: int
+    created_at: int
+
+
+@dataclass(slots=True)
+class Push:
+    """A push that is ready to be committed: decoded, measured and keyed before any lock is taken.
+
+    The lists run in parallel, one entry for each log in request order; `keys` are dedupe keys as stored.
+    """
+
+    stream_id: str
+    vault_id: str
+    device_id: str | None
+    keys: list[bytes]
+    data: list[str]
+    nonces: list[str]
+    timestamps: list[str]
+    key_epochs: list[int]
+    sizes: list[int]
+    size: int
+    epochs_used: frozenset[int] = field(default_factory=lambda: frozenset[int]())
+
+
+class Stored(NamedTuple):
+    """Where one log of a push is kept."""
+
+    sequence: int
+    created_at: int
+    haex_timestamp: str
+    duplicate: bool
+
+
+class Pushed(NamedTuple):
+    """The outcome of a push. `entries` are in request order."""
+
+    stream_id: str
+    vault_id: str
+    device_id: str | None
+    entries: Sequence[Stored]
+    inserted: int
+    head: int
+    chain: bytes
+    epoch: str
+    previous_head: int
+    """The vault's head before this push: what a subscriber must have seen for an inline event to be enough."""
+
+
+class Page(NamedTuple):
+    """One page of a pull, all of it from one snapshot. `rows` are `PULL` rows of the store."""
+
+    rows: Sequence[tuple[Any, ...]]
+    has_more: bool
+    last_sequence: int
+    head: int
+    epoch: str
+    chain: bytes
+
+
+def measure(text: str) -> int:
+    """Bytes of `text` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def client_key(client_id: str) -> bytes:
+    """The stored dedupe key of a log that its client named by a UUID in canonical form."""
+    return b"\x01" + bytes.fromhex(client_id.replace("-", ""))
+
+
+def content_key(haex_timestamp: str, nonce: str, encrypted_data: str) -> bytes:
+    """The stored dedupe key of a log without an id.
+
+    The digest is the contract's; the time in front only keeps keys of one time together in the index, so that a push
+    touches few of its pages however large the account is.
+    """
+    time = haex_timestamp.encode()
+    digest = hashlib.sha256(time + b"\0" + nonce.encode() + b"\0" + encrypted_data.encode())
+    return b"\0" + time[:16].ljust(16, b"\0") + digest.digest()
+
+
+def public_key(stored: bytes) -> bytes:
+    """The dedupe key that the chain is made of: the UUID's 16 bytes, or the SHA-256 of the content."""
+    return stored[1:] if stored[0] == 1 else stored[17:]
+
+
+def extend_chain(chain: bytes, stored_key: bytes, sequence: int) -> bytes:
+    """The chain after one more log: SHA-256(previous chain, dedupe key, sequence as 8 bytes big-endian)."""
+    key = stored_key[1:] if stored_key[0] == 1 else stored_key[17:]
+    return hashlib.sha256(chain + key + sequence.to_bytes(8, "big")).digest()
+
+
+def id_prefix(stream_id: str) -> str:
+    """The first 24 characters of every log id of a stream; 12 hex digits of the sequence complete a version 8 UUID.
+
+    Log ids are computed, not kept: the same log has the same id for ever, and no index has to hold it.
+    """
+    digest = hashlib.sha256(b"hapta log id\0" + stream_id.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{'89ab'[int(digest[16], 16) & 3]}{digest[17:20]}-"
+
+
+class Instants:
+    """Formats instants and remembers the last one: the logs of one push share theirs."""
+
+    def __init__(self) -> None:
+        self._milliseconds = -1
+        self._text = ""
+
+    def text(self, milliseconds: int) -> str:
+        """`iso_ms`, cheaply for runs of equal values."""
+        if milliseconds != self._milliseconds:
+            self._milliseconds, self._text = milliseconds, iso_ms(milliseconds)
+        return self._text
