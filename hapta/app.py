@@ -1,0 +1,311 @@
+"""THE wiring: settings -> database, bus -> services -> routes -> ASGI application. Read it to see how the parts meet.
+
+Nothing is opened before the lifespan begins, and everything that was opened is closed in reverse order when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import structlog
+
+import hapta
+from hapta.bus import connect as bus_connect
+from hapta.bus.bus import Bus
+from hapta.db import connect as db_connect
+from hapta.db import migrate
+from hapta.db.database import Database, WriteTx
+from hapta.http import health
+from hapta.http.api import Endpoint
+from hapta.http.application import Application
+from hapta.http.cors import Cors
+from hapta.http.limits import LimitClass, Limits
+from hapta.http.metrics import Metrics
+from hapta.http.middleware import Edge
+from hapta.http.openapi import document
+from hapta.http.requests import Receive, Scope, Send
+from hapta.identity.models import RewrappedKey
+from hapta.identity.passwords import Passwords
+from hapta.identity.revocations import RevocationWatch
+from hapta.identity.service import AccountService
+from hapta.identity.sessions import SessionService
+from hapta.kit.access import UserId
+from hapta.kit.clock import Clock, SystemClock
+from hapta.kit.errors import Unavailable
+from hapta.kit.ids import Ids, RandomIds
+from hapta.kit.logs import AccessLog, configure
+from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
+from hapta.kit.tokens import Hs256Key
+from hapta.routes import docs_text, table
+from hapta.settings import RateLimitSettings, Settings
+from hapta.settings import from_environment as settings_from_environment
+from hapta.sync.feature import Sync, open_sync
+from hapta.sync.keys import KeyMaterial
+from hapta.sync.keys import RewrappedKey as SyncKey
+from hapta.sync.routes import SyncApi
+
+_log = structlog.get_logger("hapta.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The features over one open database: what the server serves, and what the commands work with."""
+
+    db: Database
+    bus: Bus
+    sessions: SessionService
+    accounts: AccountService
+    passwords: Passwords
+    sync: Sync
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    limiter: Limiter | None = None,
+    *,
+    run_upkeep: bool = True,
+) -> AsyncGenerator[Services]:
+    """Builds the features and hands each what it needs of the others.
+
+    Args:
+        limiter: for attempts to log in; None switches them off.
+        run_upkeep: whether this process also does the clean-up jobs.
+    """
+    secret = settings.identity.jwt_secret
+    sessions = SessionService(db, bus, clock, ids, settings.identity, Hs256Key.for_access_tokens(secret))
+
+    async def revoke_device(user_id: str, device_id: str) -> None:
+        await sessions.revoke_device(UserId(user_id), device_id)
+
+    sync = await open_sync(db, bus, clock, ids, sessions, settings.sync, revoke_device, run_upkeep=run_upkeep)
+    sessions.on_revoked(sync.hub.on_revoked)
+
+    async def rewrap(tx: WriteTx, user_id: UserId, keys: Sequence[RewrappedKey]) -> None:
+        await sync.keys.rewrap(tx, user_id, [_sync_key(key) for key in keys])
+
+    passwords = Passwords(settings.identity)
+    accounts = AccountService(
+        db,
+        clock,
+        ids,
+        sessions,
+        passwords,
+        settings.identity,
+        secret,
+        limiter=limiter,
+        attempts=Rate.parse(settings.ratelimit.auth),
+        rewrap_vault_keys=rewrap,
+        on_account_deleted=[sync.service.purge],
+    )
+    try:
+        yield Services(db, bus, sessions, accounts, passwords, sync)
+    finally:
+        await sync.close()
+        await passwords.close()
+        await sessions.close()
+
+
+def _sync_key(key: RewrappedKey) -> SyncKey:
+    return SyncKey(key.vault_id, key.key_epoch, key.version, KeyMaterial(key.encrypted_vault_key, key.salt, key.nonce))
+
+
+class Hapta:
+    """The server as an ASGI application. Serve it with uvicorn, or `async with app.opened()` to use it in one process."""
+
+    def __init__(self, settings: Settings, clock: Clock, ids: Ids, extra_endpoints: Sequence[Endpoint] = ()) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.ids = ids
+        self._extra_endpoints = extra_endpoints
+        self._application: Application | None = None
+        self.services: Services
+        self.endpoints: list[Endpoint] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if self._application is None:
+            raise RuntimeError("the application serves inside its lifespan only")
+        await self._application(scope, receive, send)
+
+    def begin_stop(self) -> None:
+        """The server accepts nothing more: whatever only waits is answered now."""
+        if self._application is not None:
+            self.services.sync.hub.stop_waiting()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.opened())
+            except Exception as error:  # the boundary: whatever keeps the server from starting is told, then it stops
+                _log.error("the server cannot start", error=str(error), exc_info=error)
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[Services]:
+        """Opens every part, serves while the context lasts, and closes every part.
+
+        Raises:
+            SchemaTooNew, MigrationError: the database is not for this release.
+            Unavailable: the database or the bus cannot be reached.
+        """
+        settings, clock = self.settings, self.clock
+        async with AsyncExitStack() as stack:
+            db = await db_connect.connect(settings.database, settings.data.dir, clock)
+            stack.push_async_callback(db.close)
+            if settings.database.auto_migrate:
+                await migrate.migrate(db, clock)
+            elif await migrate.pending(db):
+                raise migrate.MigrationError("The schema is not up to date: run hapta migrate")
+            bus = await bus_connect.connect(settings.bus)
+            stack.push_async_callback(bus.close)
+            limiter = _limiter(settings, clock)
+            stack.push_async_callback(limiter.close)
+            enabled = settings.ratelimit.enabled
+            services = await stack.enter_async_context(
+                open_services(settings, db, bus, clock, self.ids, limiter if enabled else None)
+            )
+            watch = RevocationWatch(services.sessions, db, bus, clock)
+            await watch.open()
+            stack.push_async_callback(watch.close)
+            watching = asyncio.create_task(watch.run(), name="revocations")
+            stack.push_async_callback(_stopped, watching)
+            access_log = AccessLog(sys.stderr.buffer) if settings.log.access else None
+            if access_log is not None:
+                stack.callback(access_log.close)
+            metrics = _metrics(services, access_log)
+            self.endpoints = table(
+                services.accounts,
+                services.sync.api,
+                _about(settings),
+                clock,
+                _checks(services),
+                metrics,
+                settings.server.metrics_token,
+                self._extra_endpoints,
+            )
+            edge = Edge(
+                settings.server,
+                services.sessions,
+                Limits(limiter if enabled else None, limit_classes(settings.ratelimit)),
+                Cors(settings.server.cors_origin),
+                metrics,
+                clock,
+                access_log,
+            )
+            self.services = services
+            self._application = Application(self.endpoints, edge)
+            yield services
+
+
+async def _stopped(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+def _limiter(settings: Settings, clock: Clock) -> Limiter:
+    if not settings.bus.url:
+        return MemoryLimiter(clock.monotonic)
+    from hapta.bus.redis_limits import RedisLimiter
+
+    return RedisLimiter(settings.bus.url, clock)
+
+
+def limit_classes(settings: RateLimitSettings) -> dict[str, LimitClass]:
+    """The limit classes that endpoints may name."""
+    return {
+        "default": LimitClass("default", Rate.parse(settings.default), "address"),
+        "auth": LimitClass("auth", Rate.parse(settings.auth), "address"),
+        "sync": LimitClass("sync", Rate.parse(settings.sync), "account"),
+    }
+
+
+def _about(settings: Settings) -> health.Identity:
+    sync = settings.sync
+    limits = health.HealthLimits(
+        max_logs_per_push=sync.max_logs_per_push,
+        max_body_bytes=settings.server.max_body_bytes,
+        max_log_bytes=sync.max_log_bytes,
+        max_pull_limit=sync.max_pull_limit,
+    )
+    features = ("sync", "realtime", "longpoll", "devices", "quota", "snapshots", "keyEpochs", "chain", "export")
+    return health.Identity("hapta", hapta.__version__, settings.server.environment, limits, features)
+
+
+def _checks(services: Services) -> dict[str, health.Check]:
+    async def schema() -> None:
+        if await migrate.pending(services.db):
+            raise Unavailable("The schema is not up to date")
+
+    async def bus() -> None:
+        if not services.bus.healthy:
+            raise Unavailable("The bus is away")
+
+    return {"database": services.db.ping, "schema": schema, "bus": bus}
+
+
+def _metrics(services: Services, access_log: AccessLog | None) -> Metrics:
+    metrics = Metrics(os.getpid())
+    db, sync = services.db, services.sync
+    metrics.gauge("hapta_db_waiting", "Transactions that wait for a thread or connection", lambda: db.waiting)
+    metrics.counter("hapta_db_commits", "Commits", lambda: db.stats.commits)
+    metrics.counter("hapta_db_writes", "Write transactions; several share a commit", lambda: db.stats.writes)
+    metrics.counter("hapta_db_reads", "Read transactions", lambda: db.stats.reads)
+    metrics.counter("hapta_db_lock_wait_seconds", "Time spent waiting for locks", lambda: db.stats.lock_wait_seconds)
+    metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: services.passwords.waiting)
+    metrics.gauge("hapta_sync_sockets", "Authenticated sync sockets", lambda: sync.hub.socket_count)
+    metrics.gauge("hapta_bus_healthy", "1 while the bus reaches every worker", lambda: int(services.bus.healthy))
+    if access_log is not None:
+        metrics.counter("hapta_access_log_dropped", "Log lines lost to a slow reader", lambda: access_log.dropped)
+    return metrics
+
+
+def create_app(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+    extra_endpoints: Sequence[Endpoint] = (),
+) -> Hapta:
+    """The application for these settings; opens nothing yet.
+
+    Args:
+        extra_endpoints: served beside our own, through the same edge.
+    """
+    return Hapta(settings, clock or SystemClock(), ids or RandomIds(), extra_endpoints)
+
+
+def from_environment() -> Hapta:
+    """What each worker process calls: settings come from the environment that `hapta serve` prepared."""
+    settings = settings_from_environment(os.environ)
+    configure(settings.log, sys.stderr)
+    return create_app(settings)
+
+
+def openapi_document(settings: Settings, version: Literal["3.1.0", "3.0.0"] = "3.1.0") -> dict[str, Any]:
+    """The OpenAPI document of a server with these settings. Opens nothing: handlers are described, never called."""
+    nothing = cast(Any, None)
+    about = _about(settings)
+    sync_api = SyncApi(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
+    endpoints = table(nothing, sync_api, about, SystemClock(), {}, Metrics(), "")
+    shown = [endpoint for endpoint in endpoints if not endpoint.hidden]
+    return document(
+        shown, title="Hapta", version=about.version, description=docs_text(), server_url="/", openapi=version
+    )

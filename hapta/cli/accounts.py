@@ -1,0 +1,52 @@
+"""The services that commands need for accounts and their streams, over one open database.
+
+A running server is told through the database, where its workers look each second; so these commands also work while the bus
+is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hapta.cli.context import opened
+from hapta.settings import Settings, with_secret
+
+if TYPE_CHECKING:
+    from hapta.db.database import Database
+    from hapta.identity.admin import AccountAdmin
+    from hapta.sync.service import SyncService
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """What an operator may do."""
+
+    db: Database
+    accounts: AccountAdmin
+    sync: SyncService
+
+
+@asynccontextmanager
+async def administration(settings: Settings, *, create: bool = False) -> AsyncGenerator[Administration]:
+    """Opens the database and builds the services on it, as the server does.
+
+    Args:
+        settings: of the server.
+        create: whether a SQLite database that is not there yet is made.
+    """
+    from hapta.app import open_services
+    from hapta.bus.memory import MemoryBus
+    from hapta.identity.admin import AccountAdmin
+
+    async with opened(settings, create=create) as to:
+        settings, _ = with_secret(settings)
+        bus = MemoryBus()
+        try:
+            async with open_services(settings, to.db, bus, to.clock, to.ids, run_upkeep=False) as services:
+                accounts = AccountAdmin(to.db, services.accounts, services.sessions)
+                yield Administration(to.db, accounts, services.sync.service)
+        finally:
+            await bus.close()

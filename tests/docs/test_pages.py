@@ -1,0 +1,95 @@
+"""The reference pages say all there is, and nothing that is not: settings, commands and endpoints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hapta.cli.main import COMMANDS, build
+from hapta.cli.settings import markdown
+from hapta.settings import specs
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def test_the_settings_page_is_what_the_code_says() -> None:
+    assert page("settings.md") == markdown(), "run: make docs"
+
+
+@pytest.mark.parametrize("spec", list(specs()), ids=lambda spec: spec.path)
+def test_each_setting_is_documented_with_all_its_names(spec: object) -> None:
+    from hapta.kit.fields import Spec
+
+    assert isinstance(spec, Spec)
+    row = next((line for line in page("settings.md").splitlines() if line.startswith(f"| `{spec.path}` |")), "")
+    assert all(f"`{name}`" in row for name in spec.env)
+    assert len(spec.about.doc) > 10
+
+
+def test_the_api_page_is_what_the_endpoint_table_says() -> None:
+    from hapta.cli.openapi import markdown as api_markdown
+
+    assert page("api.md") == api_markdown(), "run: make docs"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_each_command_has_a_section_in_the_operators_page(command: object) -> None:
+    assert re.search(rf"^### `hapta {re.escape(command.name)}`$", page("operations.md"), re.MULTILINE)  # type: ignore[attr-defined]
+
+
+def test_the_operators_page_has_no_section_for_a_command_that_is_not_there() -> None:
+    sections = re.findall(r"^### `hapta ([\w-]+)`$", page("operations.md"), re.MULTILINE)
+    assert sorted(sections) == sorted(command.name for command in COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["user", "vault", "bench"])
+def test_each_command_of_a_group_is_named_in_the_docs(name: str) -> None:
+    app = build([name])
+    group = next(group for group in app.registered_groups if group.name == name)
+    assert isinstance(group.typer_instance, typer.Typer)
+    names = [
+        found.name or found.callback.__name__ for found in group.typer_instance.registered_commands if found.callback
+    ]
+    text = "".join(file.read_text(encoding="utf-8") for file in [*DOCS.glob("*.md"), ROOT / "README.md"])
+    missing = [sub for sub in names if f"hapta {name} {sub.replace('_', '-')}" not in text]
+    assert names
+    assert not missing
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_line_in_the_list_is_the_commands_own_first_line(command: object) -> None:
+    """The list is shown without loading the commands, so it could say something else."""
+    name: str = command.name  # type: ignore[attr-defined]
+    result = CliRunner().invoke(build([name]), [name, "--help"])
+    assert result.exit_code == 0
+    assert command.help in re.sub(r"\s+", " ", result.output)  # type: ignore[attr-defined]
+
+
+def test_every_option_of_serve_is_in_the_operators_page() -> None:
+    result = CliRunner().invoke(build(["serve"]), ["serve", "--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", result.output)) - {"--help"}
+    assert {"--host", "--port", "--data", "--workers", "--tls-cert", "--tls-key"} <= options
+    missing = {option for option in options if option not in page("operations.md")}
+    assert not missing
+
+
+LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = [
+        f"{file.relative_to(ROOT)} -> {target}"
+        for file in [*DOCS.rglob("*.md"), ROOT / "README.md"]
+        for target in LINK.findall(file.read_text(encoding="utf-8"))
+        if "://" not in target and not (file.parent / target).exists()
+    ]
+    assert not broken
