@@ -25,6 +25,7 @@ from hapta.http.errors import Dialect, InternalError, RouteNotFound, status_of
 from hapta.http.errors import headers as error_headers
 from hapta.http.limits import LimitClass, Limits, RateLimited, state_header
 from hapta.http.metrics import Metrics
+from hapta.http.protocol import ANSWER, Answer
 from hapta.http.reading import reader_for
 from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Send, SlowBody
 from hapta.http.sockets import Disconnected, Socket
@@ -210,8 +211,10 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         ]
         origin = headers.get(b"origin")
         out += without_origin if origin is None else edge.cors.headers(origin)
-        await send({"type": "http.response.start", "status": status, "headers": out})
-        await send({"type": "http.response.body", "body": body})
+        answer: Answer | None = scope.get(ANSWER)
+        if answer is None or not answer(scope, status, out, body):
+            await send({"type": "http.response.start", "status": status, "headers": out})
+            await send({"type": "http.response.body", "body": body})
         finish(request, status, len(body), started)
 
     return handle

@@ -50,7 +50,7 @@ def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_sec
 
     async def read(request: Request, receive: Receive) -> None:
         raw = await _read_bytes(request, receive, max_bytes, timeout_seconds)
-        if not is_json(request.header("content-type")):
+        if not is_json(request.raw_header(b"content-type")):
             if not others_are_empty:
                 raise UnsupportedMedia("Send the body as application/json")
             raw = b"{}"
@@ -59,14 +59,14 @@ def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_sec
     return read
 
 
-def is_json(content_type: str | None) -> bool:
+def is_json(content_type: bytes | None) -> bool:
     """Whether a body is JSON by its label: `application/json` or a `+json` type, with any parameters."""
     if content_type is None:
         return False
-    if content_type == "application/json":
+    if content_type == b"application/json":
         return True
-    essence = content_type.partition(";")[0].strip().lower()
-    return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))
+    essence = content_type.partition(b";")[0].strip().lower()
+    return essence == b"application/json" or (essence.startswith(b"application/") and essence.endswith(b"+json"))
 
 
 def _bytes_reader(max_bytes: int, timeout_seconds: float) -> Read:
@@ -86,23 +86,23 @@ def _stream_reader(max_bytes: int, timeout_seconds: float) -> Read:
 
 async def _read_bytes(request: Request, receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
     _refuse_by_length(request, max_bytes)
-    if request.header("content-encoding") is None:
+    if request.raw_header(b"content-encoding") is None:
         return await read_all(receive, max_bytes, timeout_seconds)
     return b"".join([chunk async for chunk in _chunks(request, receive, max_bytes, timeout_seconds)])
 
 
 def _chunks(request: Request, receive: Receive, max_bytes: int, timeout_seconds: float) -> AsyncIterator[bytes]:
     chunks = read_chunks(receive, max_bytes, timeout_seconds)
-    encoding = request.header("content-encoding")
-    return chunks if encoding is None else expand_chunks(chunks, encoding.encode("latin-1"), max_bytes)
+    encoding = request.raw_header(b"content-encoding")
+    return chunks if encoding is None else expand_chunks(chunks, encoding, max_bytes)
 
 
 def _refuse_by_length(request: Request, max_bytes: int) -> None:
     """Refuses early what says itself that it is too large; what lies about it is caught while it is read."""
-    length = request.header("content-length")
+    length = request.raw_header(b"content-length")
     if length is None:
         return
-    if not length.isascii() or not length.isdigit():
+    if not length.isdigit():
         raise Invalid("Content-Length is not a number")
     if int(length[:20]) > max_bytes:
         raise body_too_large(max_bytes)

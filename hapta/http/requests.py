@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from typing import Any
 
 from hapta.kit.access import Caller
@@ -61,6 +61,10 @@ class Request:
         self.query: Any = None
         self._headers = headers
 
+    def raw_header(self, name: bytes) -> bytes | None:
+        """As `header`, in bytes: for what is read on every request. `name` in lower case."""
+        return self._headers.get(name)
+
     def header(self, name: str) -> str | None:
         """The value of a header, None when it was not sent. Bytes outside ASCII are read as Latin-1 (RFC 9110 5.5)."""
         value = self._headers.get(name.lower().encode("latin-1"))
@@ -112,8 +116,46 @@ async def read_chunks(receive: Receive, max_bytes: int, timeout_seconds: float) 
 
 async def read_all(receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:
     """The whole body; see `read_chunks` for the arguments and errors."""
-    parts = [chunk async for chunk in read_chunks(receive, max_bytes, timeout_seconds)]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    waiting = receive().__await__()
+    try:
+        pending = next(waiting)
+    except StopIteration as done:  # it was there already, as most bodies are: no timer, no generator
+        message: Message = done.value
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            if len(body) > max_bytes:
+                raise body_too_large(max_bytes) from None
+            return body
+        first = _Begun(message)
+    else:
+        first = _Begun(None, waiting, pending)
+
+    async def resumed() -> Message:
+        return await (first if first.untouched else receive())
+
+    return b"".join([chunk async for chunk in read_chunks(resumed, max_bytes, timeout_seconds)])
+
+
+class _Begun:
+    """A `receive()` whose first step was taken: either its result, or the rest of its steps. Can be awaited once."""
+
+    def __init__(self, message: Message | None, waiting: Any = None, pending: Any = None) -> None:
+        self._message = message
+        self._waiting = waiting
+        self._pending = pending
+        self.untouched = True
+
+    def __await__(self) -> Generator[Any, Any, Message]:
+        self.untouched = False
+        if self._message is not None:
+            return self._message
+        step = self._pending
+        while True:
+            sent = yield step
+            try:
+                step = self._waiting.send(sent)
+            except StopIteration as done:
+                return done.value
 
 
 def body_too_large(max_bytes: int) -> TooLarge:

@@ -356,7 +356,7 @@ def _children(kind: inspect.Type) -> list[tuple[Callable[[list[Any]], list[Any]]
         case inspect.Metadata():
             return [(lambda values: values, kind.type)]
         case inspect.StructType():
-            return [(_getter(field.name), field.type) for field in kind.fields]
+            return [(_getter(field), field.type) for field in kind.fields]
         case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
             return [(lambda lists: list(chain.from_iterable(lists)), kind.item_type)]
         case inspect.DictType():
@@ -367,8 +367,10 @@ def _children(kind: inspect.Type) -> list[tuple[Callable[[list[Any]], list[Any]]
             return []
 
 
-def _getter(name: str) -> Callable[[list[Any]], list[Any]]:
-    get = attrgetter(name)
+def _getter(field: inspect.Field) -> Callable[[list[Any]], list[Any]]:
+    get = attrgetter(field.name)
+    if field.required:
+        return lambda values: list(map(get, values))
     return lambda values: [value for value in map(get, values) if value is not msgspec.UNSET]
 
 
@@ -401,6 +403,10 @@ def _sum(own: Column | None, inner: list[tuple[Callable[[list[Any]], list[Any]],
     if not inner:
         return own
 
+    if own is None and len(inner) == 1:
+        get_only, only = inner[0]
+        return lambda values: only(get_only(values))
+
     def total(values: list[Any]) -> int:
         count = own(values) if own is not None else 0
         for get, column in inner:
@@ -417,6 +423,9 @@ def _own_keys(kind: inspect.Type) -> Column | None:
         return None
     required = sum(field.required for field in kind.fields)
     optional = [(attrgetter(field.name), _absent(field)) for field in kind.fields if not field.required]
+
+    if not optional:
+        return lambda values: required * len(values)
 
     def count(values: list[Any]) -> int:
         number = len(values)
@@ -439,7 +448,11 @@ def _own_unsafe_ints(kind: inspect.Type) -> Column | None:
     low_open, high_open = kind.ge is None and kind.gt is None, kind.le is None and kind.lt is None
     if not low_open and not high_open:
         return None
-    return lambda values: sum(not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER for value in values)
+
+    def unsafe(values: list[Any]) -> int:
+        return int(bool(values) and (max(values) > MAX_SAFE_INTEGER or min(values) < -MAX_SAFE_INTEGER))
+
+    return unsafe
 
 
 def key_counter(type_: Any) -> Column | None:
@@ -448,7 +461,7 @@ def key_counter(type_: Any) -> Column | None:
 
 
 def unsafe_int_counter(type_: Any) -> Column | None:
-    """Counts integers beyond 2^53-1 in the fields that set no bound themselves; None when every field has bounds."""
+    """Above zero when there are integers beyond 2^53-1 in fields that set no bound themselves; None when every field has bounds."""
     return _column(_inspected(type_), _own_unsafe_ints, {})
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from hapta.app import Hapta, create_app
+from hapta.http.api import Endpoint
 from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.ids import Ids, RandomIds
 from hapta.settings import Settings, load
@@ -143,6 +144,7 @@ class TestHapta:
         data_dir: an empty folder, the server's own.
         environ: settings by their environment names; rate limits are off unless they say otherwise.
         clock: a `FakeClock` to move by hand; the machine's when left out.
+        extra_endpoints: served beside the product's own.
     """
 
     __test__ = False
@@ -154,6 +156,7 @@ class TestHapta:
         *,
         clock: Clock | None = None,
         ids: Ids | None = None,
+        extra_endpoints: Sequence[Endpoint] = (),
     ) -> None:
         given = {
             "HAPTA_DATA_DIR": str(data_dir),
@@ -165,7 +168,9 @@ class TestHapta:
             **(environ or {}),
         }
         self.settings: Settings = load(given, cwd=data_dir)
-        self.app = create_app(self.settings, clock=clock or SystemClock(), ids=ids or RandomIds())
+        self.app = create_app(
+            self.settings, clock=clock or SystemClock(), ids=ids or RandomIds(), extra_endpoints=extra_endpoints
+        )
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> TestHapta:

@@ -1,0 +1,264 @@
+"""The load generator: N keep-alive HTTP/1.1 connections in a closed loop, on one thread, over epoll and raw sockets.
+
+It sends bytes that were put together beforehand and reads no more of an answer than its status and its length, so that
+one core of it outruns the server on the other core. Whether it did is measured, not assumed: every run carries the
+generator's own CPU share.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import resource
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Source = Callable[[int], bytes]
+"""The next whole request for the connection with this index."""
+
+Check = Callable[[int, bytes], None]
+"""Is shown the connection's index and the whole body of an answer; raises if it is wrong."""
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one round of load did."""
+
+    seconds: float
+    requests: int
+    bytes_in: int
+    load_cpu_seconds: float
+    latency_ms: float
+    """Median time from request to whole answer, seen by the generator."""
+
+    @property
+    def per_second(self) -> float:
+        return self.requests / self.seconds
+
+    @property
+    def load_share(self) -> float:
+        """Share of its core that the generator used; near 1 means that the generator was the bottleneck."""
+        return self.load_cpu_seconds / self.seconds
+
+
+class LoadError(Exception):
+    """The server answered what it should not have."""
+
+
+def get(path: str, token: str | None = None) -> bytes:
+    """A whole GET request, as bytes."""
+    return _request("GET", path, None, token)
+
+
+def post(path: str, body: bytes, token: str | None = None) -> bytes:
+    """A whole POST request with a JSON body, as bytes."""
+    return _request("POST", path, body, token)
+
+
+def post_head(path: str, length: int, token: str | None = None) -> bytes:
+    """The head of a POST whose body of `length` bytes follows."""
+    return _head("POST", path, length, token)
+
+
+def _request(method: str, path: str, body: bytes | None, token: str | None) -> bytes:
+    return _head(method, path, None if body is None else len(body), token) + (body or b"")
+
+
+def _head(method: str, path: str, length: int | None, token: str | None) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: bench", "Accept: */*", "User-Agent: bench"]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
+    if length is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {length}"]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class _Connection:
+    """One keep-alive connection: its socket and how much of the present answer is still to come."""
+
+    __slots__ = ("body_left", "buffer", "index", "kept", "sent_at", "sock", "unsent")
+
+    def __init__(self, index: int, address: tuple[str, int]) -> None:
+        self.index = index
+        self.sock = socket.create_connection(address, timeout=10)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.setblocking(False)
+        self.buffer = b""  # an incomplete head
+        self.body_left = -1  # -1: the head is still to come
+        self.kept: list[bytes] = []
+        self.unsent: memoryview | None = None
+        self.sent_at = 0.0
+
+
+class Load:
+    """N open connections to one server, to be driven in rounds. Close it when done."""
+
+    def __init__(self, port: int, connections: int, host: str = "127.0.0.1") -> None:
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, _Connection] = {}
+        for index in range(connections):
+            connection = _Connection(index, (host, port))
+            self._by_fd[connection.sock.fileno()] = connection
+            self._epoll.register(connection.sock, select.EPOLLIN)
+        self._latencies: list[float] = []
+        self._requests = 0
+        self._bytes_in = 0
+        self._running = 0
+        self._stop_at = 0.0
+        self._left = 0
+
+    def close(self) -> None:
+        for connection in self._by_fd.values():
+            connection.sock.close()
+        self._epoll.close()
+
+    def run(self, source: Source, *, seconds: float = 60.0, requests: int = 1 << 60, check: Check | None = None) -> Run:
+        """Drives all connections until the time or the number of requests is used up, and drains what is on the way.
+
+        Args:
+            source: makes the next request of a connection.
+            seconds: no new request is sent after this time.
+            requests: no more than this many are sent.
+            check: sees every answer's body; costs generator time, so only where the body matters.
+
+        Raises:
+            LoadError: an answer that is not 2xx, or a connection that the server closed.
+        """
+        self._latencies = []
+        self._requests = self._bytes_in = self._running = 0
+        gc.collect()
+        gc.disable()
+        cpu = _cpu_seconds()
+        began = time.perf_counter()
+        self._stop_at = began + seconds
+        self._left = requests
+        try:
+            for connection in self._by_fd.values():
+                if self._left > 0:
+                    self._send(connection, source)
+            poll = self._epoll.poll
+            while self._running:
+                for fd, event in poll(10.0) or _nothing():
+                    connection = self._by_fd[fd]
+                    if event & select.EPOLLOUT:
+                        self._flush(connection)
+                    if event & ~select.EPOLLOUT:
+                        self._receive(connection, source, check)
+        finally:
+            gc.enable()
+        ended = time.perf_counter()
+        latencies = sorted(self._latencies)
+        median = latencies[len(latencies) // 2] * 1000 if latencies else 0.0
+        return Run(ended - began, self._requests, self._bytes_in, _cpu_seconds() - cpu, median)
+
+    def _send(self, connection: _Connection, source: Source) -> None:
+        request = source(connection.index)
+        self._left -= 1
+        self._running += 1
+        connection.sent_at = time.perf_counter()
+        try:
+            sent = connection.sock.send(request)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(request):
+            connection.unsent = memoryview(request)[sent:]
+            self._epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLOUT)
+
+    def _flush(self, connection: _Connection) -> None:
+        if connection.unsent is None:
+            return
+        try:
+            sent = connection.sock.send(connection.unsent)
+        except BlockingIOError:
+            return
+        connection.unsent = connection.unsent[sent:] or None
+        if connection.unsent is None:
+            self._epoll.modify(connection.sock, select.EPOLLIN)
+
+    def _receive(self, connection: _Connection, source: Source, check: Check | None) -> None:
+        try:
+            data = connection.sock.recv(_BLOCK)
+        except BlockingIOError:
+            return
+        if not data:
+            raise LoadError("the server closed a connection in the middle of a run")
+        self._bytes_in += len(data)
+        if connection.body_left < 0:
+            data = connection.buffer + data if connection.buffer else data
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                connection.buffer = data
+                return
+            connection.buffer = b""
+            if not data.startswith(b"HTTP/1.1 2"):
+                raise LoadError(f"an answer that is not 2xx: {data[:600]!r}")
+            connection.body_left = _content_length(data, end)
+            data = data[end + 4 :]
+        connection.body_left -= len(data)
+        if check is not None:
+            connection.kept.append(data)
+        if connection.body_left > 0:
+            return
+        if connection.body_left < 0:
+            raise LoadError(f"an answer that is longer than it said: {data[-200:]!r}")
+        connection.body_left = -1
+        now = time.perf_counter()
+        self._latencies.append(now - connection.sent_at)
+        self._requests += 1
+        self._running -= 1
+        if check is not None:
+            body = b"".join(connection.kept)
+            connection.kept.clear()
+            check(connection.index, body)
+        if now < self._stop_at and self._left > 0:
+            self._send(connection, source)
+
+
+def _nothing() -> Iterator[tuple[int, int]]:
+    raise LoadError("no answer within 10 seconds")
+
+
+def _content_length(data: bytes, end: int) -> int:
+    at = data.find(b"content-length: ", 0, end)
+    if at < 0:
+        at = data.lower().find(b"content-length:", 0, end)
+        if at < 0:
+            raise LoadError(f"an answer without content-length: {data[:400]!r}")
+    line_end = data.find(b"\r\n", at)
+    return int(data[at + 15 : line_end])
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_utime + usage.ru_stime
+
+
+def call(port: int, request: bytes, host: str = "127.0.0.1") -> Any:
+    """One request on a connection of its own; the decoded JSON body of its 2xx answer."""
+    bodies: list[bytes] = []
+    load = Load(port, 1, host)
+    try:
+        load.run(lambda _: request, requests=1, check=lambda _, body: bodies.append(body))
+    finally:
+        load.close()
+    return json.loads(bodies[0]) if bodies[0] else None
+
+
+def raise_file_limit(wanted: int) -> int:
+    """Lifts the soft limit of open files as far as the hard one allows; the limit that holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = min(wanted, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        except OSError as error:
+            if error.errno != errno.EPERM:
+                raise
+    return soft

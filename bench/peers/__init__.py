@@ -1,0 +1,1 @@
+"""What the product is held against: bare ASGI applications and bare database drivers, each with nothing to spare."""

