@@ -1,0 +1,32 @@
+// Opens the server in a browser as a person does: /, then what is shown there is tried out.
+import { inPage } from "./page.mjs";
+
+await inPage(async (page, { url, token }) => {
+  await page.goto(url);
+  const landed = page.url();
+  await page.locator(".opblock").first().waitFor();
+  const operations = await page.locator(".opblock-summary").evaluateAll((rows) =>
+    rows.map((row) => [
+      row.querySelector(".opblock-summary-method").textContent,
+      row.querySelector(".opblock-summary-path").dataset.path,
+    ]),
+  );
+
+  // Unfolds one GET operation, sends it, and reads the answer that the page shows.
+  const tryOut = async (path) => {
+    const block = page.locator(".opblock-get").filter({ has: page.locator(`[data-path="${path}"]`) });
+    await block.locator(".opblock-summary-control").click();
+    await block.locator("button.execute").click();
+    const answer = block.locator(".live-responses-table tbody tr.response");
+    const status = await answer.locator(".response-col_status").innerText();
+    return { status: parseInt(status), body: JSON.parse(await answer.locator(".highlight-code code").first().innerText()) };
+  };
+
+  const health = await tryOut("/");
+  await page.locator("button.authorize").first().click();
+  await page.locator(".auth-container input").fill(token);
+  await page.locator(".auth-container button.authorize").click();
+  await page.locator(".auth-container button.btn-done").click();
+  const me = await tryOut("/auth/me");
+  return { landed, operations, health, me };
+});
