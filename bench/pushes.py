@@ -73,9 +73,14 @@ class Pushes:
         return f"{noise[:8]}-{noise[8:12]}-4{noise[12:]}0-8000-", self._chance.getrandbits(48)
 
 
-def pulls(accounts: list[Account], limit: int, head: int) -> Callable[[int], bytes]:
-    """Makes pull requests that walk over the whole vault in pages, again and again."""
-    starts = range(0, max(1, head - limit + 1), limit)
+def pulls(accounts: list[Account], limit: int, head: int, most: int = 1 << 30) -> Callable[[int], bytes]:
+    """Makes pull requests that walk over the whole vault in pages, again and again.
+
+    Args:
+        most: no more than so many pages, spread evenly from the first log to the last.
+    """
+    pages = max(1, head // limit)
+    starts = [limit * (pages - 1 - n * pages // min(pages, most)) for n in range(min(pages, most))]
     requests = [
         [
             load.post(

@@ -40,6 +40,7 @@ from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
 from hapta.kit.logs import AccessLog, configure
+from hapta.kit.process import tune
 from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
 from hapta.kit.tokens import Hs256Key
 from hapta.routes import docs_text, table
@@ -295,6 +296,7 @@ def create_app(
 def from_environment() -> Hapta:
     """What each worker process calls: settings come from the environment that `hapta serve` prepared."""
     settings = settings_from_environment(os.environ)
+    tune()
     configure(settings.log, sys.stderr)
     return create_app(settings)
 

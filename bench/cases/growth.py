@@ -10,6 +10,10 @@ from bench.load import Load, Source
 from bench.report import Row, Sample, alternate, compare
 
 SMALL = 1_000
+SPREAD = 50
+"""Places in the large account that are pulled from, from its first log to its last."""
+WITHIN = round(1 / 1.3, 2)
+"""Within 1.3 of each other."""
 
 
 def sqlite(bench: Bench) -> list[Row]:
@@ -30,8 +34,12 @@ def _growth(bench: Bench, engine: str, server: servers.Server) -> list[Row]:
     big = pushes.register(server, 1)[0]
     head = pushes.fill(server, big, many)
     bench.say(f"growth, {engine}")
-    to_big = pushes.pulls([big], 1000, head)
-    rows = [_row(bench, f"pull of 1,000 logs, {engine}", server, to_big, _small_pulls(server), 1000, many)]
+    spread, whole = pushes.pulls([big], 1000, head, most=SPREAD), pushes.pulls([big], 1000, head)
+    rows = [
+        _row(bench, f"pull of 1,000 logs, {engine}", server, spread, _small_pulls(server), 1000, many),
+        # One account fits any cache and the other none: this line is about memory, not about growth, and is only shown.
+        _row(bench, f"pull of everything, {engine}", server, whole, _small_pulls(server), 1000, many, shown=True),
+    ]
     for logs in (1, 100):
         name = f"push of {logs} log{'s' if logs > 1 else ''}, {engine}"
         to_big = pushes.Pushes([big], logs)
@@ -56,7 +64,15 @@ def _small(server: servers.Server) -> pushes.Account:
 
 
 def _row(
-    bench: Bench, name: str, server: servers.Server, big: Source, small: Callable[[], Source], units: int, many: int
+    bench: Bench,
+    name: str,
+    server: servers.Server,
+    big: Source,
+    small: Callable[[], Source],
+    units: int,
+    many: int,
+    *,
+    shown: bool = False,
 ) -> Row:
     connections = Load(server.port, 4)
 
@@ -73,6 +89,5 @@ def _row(
         "logs/s",
         with_many,
         with_few,
-        round(1 / 1.3, 2),
-        note="within 1.3 of each other: a ratio of at least 0.77",
+        None if shown else WITHIN,
     )

@@ -21,6 +21,7 @@ from hapta.http.api import Table
 from hapta.http.errors import SYNC
 from hapta.kit.access import PUBLIC, SESSION, Caller
 from hapta.kit.logs import configure
+from hapta.kit.process import tune
 from hapta.settings import with_secret
 
 
@@ -59,6 +60,7 @@ def main() -> None:
         table.get("/whoami", who_am_i, summary="Who is calling", answers={200: WhoAmI}, access=SESSION),
     ]
     app = create_app(settings, extra_endpoints=more)
+    tune()
     config = uvicorn_config(app, settings)
     config.host, config.port = options.host, options.port
     uvicorn.Server(config).run()

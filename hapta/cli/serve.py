@@ -86,7 +86,9 @@ def _run_here(settings: Settings, listener: socket.socket) -> None:
 
     from hapta.app import create_app
     from hapta.kit.logs import configure
+    from hapta.kit.process import tune
 
+    tune()
     configure(settings.log, sys.stderr)
     server = uvicorn.Server(uvicorn_config(create_app(settings), settings))
     _say(f"Hapta {hapta.__version__} listens on {address(settings, listener)}")

@@ -91,7 +91,7 @@ async def _add(settings: Settings, email: str, password: str) -> None:
             raise CommandError("; ".join(f"{issue.path[0]}: {issue.message}" for issue in error.issues)) from error
     typer.echo(f"{account.email} is added ({account.id}).")
     typer.echo(
-        "On a device: hapta vault login --plain, then hapta vault password, so that this server never sees it again."
+        "On a device: hapta vault login --plain. The server is sent this account's password at each login."
     )
 
 

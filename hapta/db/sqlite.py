@@ -382,12 +382,13 @@ class SqliteDatabase(Database):
     def _read(
         self, session: Session, body: Callable[[Any], Awaitable[Any]], snapshot: bool
     ) -> tuple[Any, BaseException | None]:
-        session.start()
         connection = session.connection
         try:
             if not snapshot:
+                session.start()
                 return drive(body, SqliteReadTx(session)), None
             connection.execute("BEGIN")
+            session.start()  # not before: what opens and ends the transaction must not be interrupted
             try:
                 return drive(body, SqliteReadTx(session)), None
             finally:
@@ -398,6 +399,8 @@ class SqliteDatabase(Database):
             return None, _translated(error)
         except BaseException as error:  # the boundary of a thread: whatever a body raises belongs to its caller
             return None, error
+        finally:
+            session.end()
 
     def _failed(self, job: Job, error: BaseException) -> Outcome:
         if isinstance(error, apsw.Error):
@@ -435,6 +438,7 @@ class SqliteDatabase(Database):
         """Takes bodies off `pending`, runs them in one transaction and commits it."""
         connection = session.connection
         outcomes: list[Outcome] = []
+        job: Job | None = None  # the one that runs, until its outcome is there
         began = self._clock.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -451,6 +455,7 @@ class SqliteDatabase(Database):
                 if job.future.cancelled():
                     continue
                 outcomes.append(self._write(session, job, savepoints))
+                job = None
                 if not connection.in_transaction:
                     # SQLite itself rolls all back when the disk is full or a write breaks
                     return self._undone(outcomes, Unavailable("The database had to undo a shared transaction"))
@@ -458,6 +463,8 @@ class SqliteDatabase(Database):
         except apsw.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if job is not None:  # its savepoint could not be made or ended; whoever waits for it must hear of it as well
+                outcomes.append(self._failed(job, error))
             return self._undone(outcomes, _translated(error))
         self.stats.commits += 1
         return outcomes

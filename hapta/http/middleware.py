@@ -132,7 +132,8 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     hops = edge.server.trust_proxy
     finish = _finisher(endpoint.name, edge)
     hit = edge.limits.hit
-    without_origin = [header for header in edge.cors.headers(None) if header[0] == b"vary"]
+    # A cache may hand an answer that anybody may see to a page of another origin; the others never get into one.
+    without_origin = [header for header in edge.cors.headers(None) if is_public or header[0] == b"vary"]
     compress_min = edge.server.compress_min_bytes
     always = _security_headers(edge)
     # What one account may see must not stay in a cache that another one uses.
@@ -212,7 +213,8 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         origin = headers.get(b"origin")
         out += without_origin if origin is None else edge.cors.headers(origin)
         answer: Answer | None = scope.get(ANSWER)
-        if answer is None or not answer(scope, status, out, body):
+        # The long way knows how to end a connection after its answer.
+        if answer is None or _CLOSE in extra or not answer(scope, status, out, body):
             await send({"type": "http.response.start", "status": status, "headers": out})
             await send({"type": "http.response.body", "body": body})
         finish(request, status, len(body), started)

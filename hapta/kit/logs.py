@@ -19,6 +19,7 @@ from hapta.settings import LogSettings
 
 REDACTED = "[redacted]"
 MAX_WAITING = 10_000
+GATHER_SECONDS = 0.05
 _DEPTH = 4
 _SECRET = re.compile(
     r"authorization|cookie|passw|passphrase|secret|token|jwt|credential|private|bearer"
@@ -145,13 +146,13 @@ class AccessLog:
         self._max_waiting = max_waiting
         self._waiting: deque[bytes] = deque()
         self._wake = threading.Event()
-        self._closing = False
+        self._end = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="access log", daemon=True)
         self._thread.start()
 
     def write(self, line: bytes) -> None:
         """Takes one line, its end included. Never blocks and never raises."""
-        if len(self._waiting) >= self._max_waiting or self._closing:
+        if len(self._waiting) >= self._max_waiting or self._end.is_set():
             self.dropped += 1
             return
         self._waiting.append(line)
@@ -160,13 +161,15 @@ class AccessLog:
 
     def close(self, timeout_seconds: float = 5.0) -> None:
         """Writes what waits and ends the thread; gives up on a stream that takes nothing for `timeout_seconds`."""
-        self._closing = True
+        self._end.set()
         self._wake.set()
         self._thread.join(timeout_seconds)
 
     def _write_all(self) -> None:
-        while not (self._closing and not self._waiting):
+        while not (self._end.is_set() and not self._waiting):
             self._wake.wait()
+            # Lines gather for a moment: a wake-up for each would take the interpreter from the event loop at every request.
+            self._end.wait(GATHER_SECONDS)
             # Cleared before the buffer is emptied: a line that comes in between wakes us once more, for nothing or for it.
             self._wake.clear()
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
@@ -175,5 +178,5 @@ class AccessLog:
                 self._stream.flush()
             except (OSError, ValueError):  # a full disk, a reader who went away, a stream closed before us
                 self.dropped += len(lines)
-            if self._closing:
+            if self._end.is_set():
                 self._wake.set()

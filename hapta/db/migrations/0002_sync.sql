@@ -58,7 +58,9 @@ CREATE TABLE sync_logs (
     encrypted_data text NOT NULL
 );
 CREATE UNIQUE INDEX sync_logs_order ON sync_logs (stream_id, vault_no, sequence);
-CREATE UNIQUE INDEX sync_logs_dedupe ON sync_logs (stream_id, vault_no, dedupe_key);
+-- The key leads, since it grows with time: pushes of all accounts then touch the same few pages at the end of this index,
+-- where an order by account would make every push of another account write a page of its own.
+CREATE UNIQUE INDEX sync_logs_dedupe ON sync_logs (dedupe_key, stream_id, vault_no);
 
 -- What a late retry of a removed log is answered with.
 CREATE TABLE sync_dropped_keys (

@@ -1,0 +1,178 @@
+"""The generated walk: every endpoint of the table, as nobody, with tokens that do not count, and as another account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hapta.http.api import Endpoint
+from hapta.testing.clock import FakeClock
+from hapta.testing.server import Account, TestHapta
+
+pytestmark = pytest.mark.anyio
+
+VAULT = "018f2f6e-5d3c-7b1a-9c4d-2e6f8a0b1c3d"
+DEVICE = "alices-laptop"
+MARKER = "only-alice-may-see-this"
+
+PUBLIC = {
+    "GET /",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /docs",
+    "GET /api-reference",
+    "GET /openapi.json",
+    "GET /assets/{name}",
+    "POST /auth/register",
+    "POST /auth/login",
+    "POST /auth/prelogin",
+}
+"""Who adds an endpoint that anybody may call adds it here, on purpose."""
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def hapta(tmp_path: Path, clock: FakeClock) -> AsyncIterator[TestHapta]:
+    async with TestHapta(tmp_path, clock=clock) as server:
+        yield server
+
+
+async def with_data(hapta: TestHapta, email: str, marker: str) -> Account:
+    """An account that has one of everything, all of it marked."""
+    account = await hapta.register(email, deviceId=DEVICE)
+    key = {"vaultId": VAULT, "encryptedVaultKey": marker, "salt": marker, "nonce": marker}
+    assert (await account.post("/sync/vault-key", json=key)).status_code == 201
+    log = {"encryptedData": marker, "nonce": marker, "haexTimestamp": marker}
+    pushed = await account.post("/sync/push", json={"vaultId": VAULT, "deviceId": DEVICE, "logs": [log]})
+    assert pushed.status_code == 200
+    return account
+
+
+def paths(endpoint: Endpoint, session_id: str) -> str:
+    """The endpoint's path with real values in it."""
+    values = {"vaultId": VAULT, "deviceId": DEVICE, "sessionId": session_id, "name": "none.js"}
+    return endpoint.path.format(**values)
+
+
+def bodies(endpoint: Endpoint) -> dict[str, Any]:
+    """A body that the endpoint would take, so that nothing but the token can be what refuses it."""
+    if endpoint.body_type is None:
+        return {}
+    if endpoint.path == "/import":
+        return {"content": b"", "headers": {"content-type": "application/x-ndjson"}}
+    log = {"encryptedData": "x", "nonce": "x", "haexTimestamp": "x"}
+    every_field = {
+        "vaultId": VAULT,
+        "deviceId": DEVICE,
+        "logs": [log],
+        "encryptedVaultKey": "x",
+        "encryptedVaultName": "x",
+        "vaultNameNonce": "x",
+        "salt": "x",
+        "nonce": "x",
+        "version": 1,
+        "uptoSequence": 1,
+        "snapshotId": VAULT,
+        "parts": [{"encryptedData": "x", "nonce": "x"}],
+        "sequence": 1,
+        "password": "not the right one",
+        "currentPassword": "not the right one",
+        "newPassword": "another long password",
+        "email": "nobody@example.org",
+    }
+    return {"json": every_field}
+
+
+async def call(hapta: TestHapta, endpoint: Endpoint, token: str | None, session_id: str = VAULT) -> httpx.Response:
+    options = bodies(endpoint)
+    headers = {**options.pop("headers", {}), **({} if token is None else {"authorization": f"Bearer {token}"})}
+    return await hapta.http.request(endpoint.method, paths(endpoint, session_id), headers=headers, **options)
+
+
+def http_endpoints(hapta: TestHapta) -> list[Endpoint]:
+    return [endpoint for endpoint in hapta.app.endpoints if endpoint.kind == "http"]
+
+
+async def test_only_the_endpoints_of_the_list_are_public(hapta: TestHapta) -> None:
+    public = {endpoint.name for endpoint in http_endpoints(hapta) if endpoint.access.kind == "public"}
+    assert public == PUBLIC
+
+
+async def test_nobody_gets_401_before_anything_else_is_looked_at(hapta: TestHapta) -> None:
+    for endpoint in http_endpoints(hapta):
+        if endpoint.access.kind == "public":
+            continue
+        answer = await call(hapta, endpoint, None)
+        assert answer.status_code == 401, endpoint.name
+        assert answer.json() == {"error": "Unauthorized - Missing or invalid token", "code": "missing_token"}
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_tokens_that_do_not_count_are_refused_everywhere(
+    hapta: TestHapta, clock: FakeClock, tmp_path: Path
+) -> None:
+    alice = await with_data(hapta, "alice@example.org", MARKER)
+    revoked = await hapta.login("alice@example.org")
+    assert (await revoked.post("/auth/logout")).status_code == 200
+    (tmp_path / "other").mkdir()
+    elsewhere = {"JWT_SECRET": "the secret of another server, also thirty-two bytes"}
+    async with TestHapta(tmp_path / "other", elsewhere, clock=clock) as other:
+        foreign = await other.register("alice@example.org")
+    head, payload, signature = alice.token.split(".")
+    wrong = {
+        "revoked": revoked.token,
+        "foreign": foreign.token,
+        "garbage": "abc",
+        "unsigned": f"{head}.{payload}.",
+        "swapped": f"{head}.{foreign.token.split('.')[1]}.{signature}",
+    }
+    for endpoint in http_endpoints(hapta):
+        if endpoint.access.kind == "public":
+            continue
+        for name, token in wrong.items():
+            answer = await call(hapta, endpoint, token)
+            assert answer.status_code == 401, (endpoint.name, name)
+            assert answer.json() == {"error": "Unauthorized - Invalid token", "code": "invalid_token"}
+    clock.advance(seconds=8 * 86_400)
+    for endpoint in http_endpoints(hapta):
+        if endpoint.access.kind != "public":
+            assert (await call(hapta, endpoint, alice.token)).status_code == 401, (endpoint.name, "expired")
+
+
+async def test_another_account_neither_sees_nor_changes_anything(hapta: TestHapta) -> None:
+    alice = await with_data(hapta, "alice@example.org", MARKER)
+    mallory = await hapta.register("mallory@example.org")
+    session_id = (await alice.get("/auth/sessions")).json()["sessions"][0]["id"]
+    before = (await alice.get("/export")).text
+    assert MARKER in before
+    ends_mallory = {"POST /auth/logout", "POST /auth/logout-all", "DELETE /auth/account"}
+    endpoints = [e for e in http_endpoints(hapta) if e.access.kind != "public"]
+    for endpoint in sorted(endpoints, key=lambda e: e.name in ends_mallory):
+        answer = await call(hapta, endpoint, mallory.token, session_id)
+        assert answer.status_code < 500, (endpoint.name, answer.text)
+        assert MARKER not in answer.text, endpoint.name
+        assert alice.id not in answer.text, endpoint.name
+        if endpoint.name in ends_mallory:
+            mallory = await hapta.login("mallory@example.org")
+    after = (await alice.get("/export")).text
+    assert [json.loads(line) for line in after.splitlines()] == [json.loads(line) for line in before.splitlines()]
+
+
+async def test_a_socket_without_a_token_that_counts_is_closed_with_4401(hapta: TestHapta) -> None:
+    sockets = [endpoint for endpoint in hapta.app.endpoints if endpoint.kind == "websocket"]
+    assert sockets
+    for endpoint in sockets:
+        assert endpoint.access.kind == "in_band", endpoint.name
+        async with hapta.socket(endpoint.path) as socket:
+            await socket.send({"type": "auth", "token": "abc"})
+            assert await socket.closed() == 4401
