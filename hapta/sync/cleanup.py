@@ -35,7 +35,7 @@ _DELETED = """
     SELECT stream_id, vault_no FROM sync_vaults WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT :limit"""
 _OF_VAULT = "WHERE stream_id = :stream AND vault_no = :vault"
 _GONE = """
-    DELETE FROM sync_streams WHERE kind = 'gone'
+    DELETE FROM sync_streams WHERE kind = 'gone' AND created_at <= :before
         AND NOT EXISTS (SELECT 1 FROM sync_vaults v WHERE v.stream_id = sync_streams.id)"""
 _EXPIRE_KEYS = """
     DELETE FROM sync_dropped_keys WHERE removed_at <= (
@@ -99,9 +99,9 @@ async def count_purged(tx: WriteTx, stream_id: str, numbers: int) -> None:
     )
 
 
-async def remove_gone_streams(tx: WriteTx) -> int:
-    """Streams of deleted accounts, once nothing hangs on them."""
-    return await tx.execute(_GONE)
+async def remove_gone_streams(tx: WriteTx, before_ms: int) -> int:
+    """Streams of accounts that were deleted before then, once nothing hangs on them."""
+    return await tx.execute(_GONE, before=before_ms)
 
 
 async def expire_replaced_keys(tx: WriteTx, before_ms: int) -> int:

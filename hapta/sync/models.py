@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from hapta.kit.clock import iso_ms
@@ -195,6 +196,7 @@ def extend_chain(chain: bytes, stored_key: bytes, sequence: int) -> bytes:
     return hashlib.sha256(chain + key + sequence.to_bytes(8, "big")).digest()
 
 
+@lru_cache(maxsize=4096)
 def id_prefix(stream_id: str) -> str:
     """The first 24 characters of every log id of a stream; 12 hex digits of the sequence complete a version 8 UUID.
 

@@ -25,6 +25,8 @@ from hapta.sync.models import EMPTY_CHAIN, Push, Pushed, Stored, Stream, Vault, 
 
 Announce = Callable[[Sequence[Pushed]], Awaitable[None]]
 Outcome = Pushed | HaptaError
+ONE_STREAMS_SHARE = 0.25
+"""Of the queue: what one stream's waiting pushes may fill. A push that finds none of its stream waiting is never over it."""
 
 
 class _DuplicatesFound(Exception):
@@ -44,7 +46,8 @@ class Committer:
         announce: called after each commit with the pushes that stored something. It must not raise.
         quota_bytes_default: for streams without a quota of their own; 0 means none.
         lanes: transactions that may be in flight at once (disjoint streams).
-        max_waiting_bytes: beyond this, and beyond `max_waiting` pushes, new ones are refused.
+        max_waiting_bytes: beyond this, and beyond `max_waiting` pushes, new ones are refused; those of one stream beyond a
+            quarter of it, so that no account can keep the others out.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Committer:
         self._in_flight: set[str] = set()
         self._waiting = 0
         self._waiting_bytes = 0
+        self._bytes_of: dict[str, int] = {}  # of the streams in `_queues`
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_planned = False
         self._closed = False
@@ -99,6 +103,13 @@ class Committer:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(push, loop.create_future())
         queue = self._queues.get(push.stream_id)
+        queued_bytes = self._bytes_of.get(push.stream_id, 0)
+        if queue and (
+            len(queue) >= self._max_waiting * ONE_STREAMS_SHARE
+            or queued_bytes + push.size > self._max_waiting_bytes * ONE_STREAMS_SHARE
+        ):
+            raise Unavailable("Too many pushes of this account are waiting")
+        self._bytes_of[push.stream_id] = queued_bytes + push.size
         if queue is None:
             self._queues[push.stream_id] = deque((waiting,))
             if push.stream_id not in self._in_flight:
@@ -150,6 +161,7 @@ class Committer:
                 batch.append(queue.popleft())
                 logs += len(push.keys)
                 size += push.size
+                self._bytes_of[stream_id] -= push.size
                 taken = True
             if not taken:
                 break
@@ -158,7 +170,7 @@ class Committer:
             streams -= 1
             if queue:
                 break  # the batch is full
-            del self._queues[stream_id]
+            del self._queues[stream_id], self._bytes_of[stream_id]
         self._waiting -= len(batch)
         self._waiting_bytes -= size
         return batch
@@ -168,8 +180,10 @@ class Committer:
         outcomes: Sequence[Outcome | Exception]
         try:
             outcomes = await self._write(pushes)
-        except Exception as error:  # boundary: whatever broke is the answer of every push in the batch
+        except Unavailable as error:  # it would be the same for each of them
             outcomes = [error] * len(batch)
+        except Exception as error:  # boundary: one of them is at fault, and only that one may hear of it
+            outcomes = await self._write_apart(pushes) if len(batch) > 1 else [error]
         finally:
             self._release(pushes)
         for waiting, outcome in zip(batch, outcomes, strict=True):
@@ -191,6 +205,15 @@ class Committer:
                 self._ready.append(stream_id)
         if self._ready:
             self._plan_start(asyncio.get_running_loop())
+
+    async def _write_apart(self, pushes: Sequence[Push]) -> list[Outcome | Exception]:
+        outcomes: list[Outcome | Exception] = []
+        for push in pushes:
+            try:
+                outcomes += await self._write([push])
+            except Exception as error:  # boundary, as above
+                outcomes.append(error)
+        return outcomes
 
     async def _write(self, pushes: Sequence[Push]) -> list[Outcome]:
         try:
@@ -383,11 +406,11 @@ class _Batch:
             await store.add_vaults(tx, list(self._new_vaults.values()))
         if not self._rows:
             return
-        inserted = await store.add_logs(tx, self._rows, ignore_conflicts=expect_all_new)
+        streams = [self.streams[id_] for id_ in sorted(self._grown_streams)]
+        vaults = [self.vaults[at] for at in sorted(self._grown_vaults)]
+        inserted = await store.append(tx, self._rows, streams, vaults, ignore_conflicts=expect_all_new)
         if inserted != len(self._rows):
             raise _DuplicatesFound
-        await store.save_streams(tx, [self.streams[id_] for id_ in sorted(self._grown_streams)])
-        await store.save_vaults(tx, [self.vaults[at] for at in sorted(self._grown_vaults)])
 
 
 def _first_seen(keys: Sequence[bytes], known: Known) -> list[int]:

@@ -222,13 +222,13 @@ class SyncService:
 
     async def purge(self, tx: WriteTx, user_id: str) -> None:
         """Removes all that an account has here, inside the transaction that deletes it; rows go later (`Upkeep`)."""
-        stream = (await store.lock_streams(tx, [user_id])).get(user_id)
-        if stream is None:
-            return
+        # Made when there was none: a request that began before must find a stream that takes nothing, and not make one.
+        await self._streams.lock(tx, user_id)
+        now_ms = self._clock.now_ms()
         vaults = await store.list_vaults(tx, user_id)
-        await store.mark_deleted(tx, user_id, [vault.vault_no for vault in vaults], self._clock.now_ms())
+        await store.mark_deleted(tx, user_id, [vault.vault_no for vault in vaults], now_ms)
         await records.delete_account(tx, user_id)
-        await store.mark_gone(tx, user_id)
+        await store.mark_gone(tx, user_id, now_ms)
 
 
 async def read_page(

@@ -80,12 +80,27 @@ class Failure(_Frame, frozen=True, tag="error"):
     vault_id: str | None = None
 
 
-_read = msgspec.json.Decoder(Auth | Subscribe | Unsubscribe | Ping | Pong).decode
+_decode = msgspec.json.Decoder(Auth | Subscribe | Unsubscribe | Ping | Pong).decode
 _encode = msgspec.json.Encoder().encode
 _PING = '{"type":"ping"}'
 _PONG = '{"type":"pong"}'
 
 ReadLogs = Callable[[str, str, int], Awaitable[tuple[list[PulledLog], Page]]]
+
+
+class _BadFrame(Exception):
+    """A frame that is no JSON of a known kind."""
+
+
+def _read(frame: str | bytes) -> Auth | Subscribe | Unsubscribe | Ping | Pong:
+    try:
+        text = frame if isinstance(frame, str) else frame.decode()
+        message = _decode(text)
+    except (ValueError, RecursionError):  # bad bytes, bad JSON, another shape; or nested deeper than the decoder follows
+        raise _BadFrame from None
+    if "\\u0000" in text:  # no database text can hold it
+        raise _BadFrame
+    return message
 
 
 def _text(frame: _Frame) -> str:
@@ -118,6 +133,7 @@ class Link:
     """One open socket. `serve` of `SyncSockets` owns it."""
 
     __slots__ = (
+        "_closing",
         "_devices",
         "_dirty",
         "_ending",
@@ -145,6 +161,7 @@ class Link:
         self._dirty: dict[Subscription, str | None] = {}
         self._ping_due = False
         self._ending = False
+        self._closing: asyncio.Task[None] | None = None
         self._frames = 0
         self._last_frame = self._last_ping = owner.hub.clock.monotonic()
 
@@ -173,7 +190,7 @@ class Link:
     def end(self, code: int, reason: str) -> None:
         if not self._ending:
             self._ending = True
-            self._owner.spawn(self._close(code, reason))
+            self._closing = self._owner.spawn(self._close(code, reason))
 
     # -- sending ---------------------------------------------------------------------------------------------------------
 
@@ -244,13 +261,18 @@ class Link:
             self._frames += 1
             if len(text) > MAX_FRAME_CHARACTERS or self._frames > MAX_FRAMES_PER_PING:
                 self.end(1013, "too much")
-                return
-            await self._answer(text)
+                break
+            try:
+                await self._answer(text)
+            except Unavailable:
+                self.end(1013, "try again later")
+        if self._closing is not None:  # whoever returns first closes the socket: it must be the one that says why
+            await asyncio.wait((self._closing,))
 
     async def _answer(self, text: str | bytes) -> None:
         try:
             frame = _read(text)
-        except msgspec.MsgspecError:
+        except _BadFrame:
             await self.socket.send_text(_text(Failure("The frame is not valid", "invalid_frame")))
             return
         match frame:
@@ -362,7 +384,7 @@ class SyncSockets:
                 caller = await verified(self._verifier, frame.token) if isinstance(frame, Auth) else None
         except TimeoutError:
             return await self._refuse(socket, 4401, "no token in time")
-        except msgspec.MsgspecError:
+        except _BadFrame:
             return await self._refuse(socket, 4401, "the first frame must be auth")
         except Unavailable:
             return await self._refuse(socket, 1013, "try again later")
@@ -377,8 +399,15 @@ class SyncSockets:
         link = Link(self, socket, caller, frame.device_id or caller.device_id)
         self.hub.connect(link)
         # A revocation between the check and the registration would be missed; a second look closes that gap.
-        if await verified(self._verifier, frame.token) is None:
-            self.hub.disconnect(link)
+        counts = False
+        try:
+            counts = await verified(self._verifier, frame.token) is not None
+        except Unavailable:
+            return await self._refuse(socket, 1013, "try again later")
+        finally:
+            if not counts:  # also when it was ended, or the server stops, while we looked
+                self.hub.disconnect(link)
+        if not counts:
             return await self._refuse(socket, 4401, "invalid token")
         if link.device_id is not None:
             self._seen(caller.user_id, link.device_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hapta.db.database import Param, ReadTx, Row, WriteTx
+from hapta.sync import store_postgres
 from hapta.sync.models import EMPTY_CHAIN, Stream, Vault
 
 _STREAM = "id, kind, last_sequence, bytes, logs, removed, epoch, quota_bytes, next_vault_no"
@@ -221,6 +222,19 @@ async def key_epochs(tx: ReadTx, stream_ids: Sequence[str], vault_ids: Sequence[
     return {(row[0], row[1], row[2]) for row in rows}
 
 
+async def append(
+    tx: WriteTx, rows: Sequence[Row], streams: Sequence[Stream], vaults: Sequence[Vault], *, ignore_conflicts: bool
+) -> int:
+    """Stores logs and writes heads and counters back; the number of logs really stored. The caller holds the locks, and rolls
+    back when fewer were stored than given."""
+    if tx.engine == "postgres":
+        return await store_postgres.append(tx, rows, streams, vaults)
+    inserted = await add_logs(tx, rows, ignore_conflicts=ignore_conflicts)
+    await save_streams(tx, streams)
+    await save_vaults(tx, vaults)
+    return inserted
+
+
 async def add_logs(tx: WriteTx, rows: Sequence[Row], *, ignore_conflicts: bool) -> int:
     """Appends log rows (in the order of the table's columns); the number of rows really stored."""
     return await tx.insert_rows("sync_logs", _LOG_COLUMNS, rows, ignore_conflicts=ignore_conflicts)
@@ -266,9 +280,10 @@ async def mark_deleted(tx: WriteTx, stream_id: str, vault_nos: Sequence[int], no
     await tx.execute(_MARK_DELETED, stream=stream_id, vaults=vault_nos, now=now_ms)
 
 
-async def mark_gone(tx: WriteTx, stream_id: str) -> None:
-    """A deleted account's stream: counts nothing and takes nothing more."""
-    await tx.execute("UPDATE sync_streams SET kind = 'gone', bytes = 0, logs = 0 WHERE id = :id", id=stream_id)
+async def mark_gone(tx: WriteTx, stream_id: str, now_ms: int) -> None:
+    """A deleted account's stream: counts nothing and takes nothing more. `created_at` is from now on when it went."""
+    sql = "UPDATE sync_streams SET kind = 'gone', bytes = 0, logs = 0, created_at = :now WHERE id = :id"
+    await tx.execute(sql, id=stream_id, now=now_ms)
 
 
 _MARK_DROPPED = """

@@ -20,13 +20,13 @@ from hapta.http.validate import Uuid
 from hapta.kit.clock import Clock, iso_ms
 from hapta.kit.errors import Unavailable
 from hapta.sync import records, store
-from hapta.sync.errors import BadImport, SnapshotExists, VaultKeyExists
+from hapta.sync.errors import BadImport, PushTooLarge, SnapshotExists, VaultKeyExists
 from hapta.sync.keys import KeyMaterial, VaultKeys
 from hapta.sync.models import EMPTY_CHAIN, Instants, Push, Pushed, Snapshot, Vault
 from hapta.sync.push import Committer
 from hapta.sync.schemas import DeviceId, KeyEpoch, Opaque
-from hapta.sync.service import SyncService, read_page
-from hapta.sync.snapshots import MAX_PART_BYTES, Snapshots
+from hapta.sync.service import MAX_FIELD_CHARACTERS, SyncService, read_page
+from hapta.sync.snapshots import MAX_NONCE_CHARACTERS, MAX_PART_BYTES, Snapshots
 from hapta.sync.streams import Streams, find_stream
 
 FORMAT = "hapta-export"
@@ -35,6 +35,10 @@ PAGE_LOGS = 500
 PAGE_BYTES = 4 * 1024 * 1024
 MAX_LINE_BYTES = 2 * MAX_PART_BYTES
 MAX_SNAPSHOT_BYTES = 64 * 1024 * 1024
+MAX_EMPTY_LINES = 100
+"""More are no export, and cost the event loop a step each: a few compressed kilobytes can hold millions."""
+MAX_SKIPPED = 1000
+"""Sentences about what was left out; of more the answer tells the number."""
 BATCH_LOGS = 1000
 BATCH_BYTES = 8 * 1024 * 1024
 
@@ -253,18 +257,35 @@ class Importer:
             QuotaExceeded, PushTooLarge, UnknownKeyEpoch, Unavailable: as for a push.
         """
         run = _Import(self, user_id)
-        number = 0
+        number = empty = 0
         async for raw in _split_lines(chunks):
             number += 1
-            if not raw.strip():
+            if raw.strip():
+                await run.take(_read_line(raw, number), number)
                 continue
-            try:
-                line = _decode(raw)
-            except msgspec.MsgspecError:
-                raise BadImport(line=number) from None
-            await run.take(line, number)
+            empty += 1
+            if empty > MAX_EMPTY_LINES:
+                raise BadImport("The import has too many empty lines", line=number)
         await run.finish()
         return run.result
+
+
+def _read_line(raw: bytes, number: int) -> Line:
+    """One line as a value that any database can hold.
+
+    Raises:
+        BadImport: it is none.
+    """
+    try:
+        if not raw.isascii():
+            raw.decode()  # the decoder below does not look at what it leaves out
+        line = _decode(raw)
+    except (ValueError, RecursionError):  # bad bytes, bad JSON, another shape; or nested deeper than the decoder follows
+        raise BadImport(line=number) from None
+    # The escape is the only way in. A backslash before it may make it harmless, but no export writes that either.
+    if b"\\u0000" in raw:
+        raise BadImport("Text must not contain the character U+0000", line=number)
+    return line
 
 
 class _Import:
@@ -285,6 +306,7 @@ class _Import:
         self._parts_bytes = 0
         self._started = False
         self._ended = False
+        self._untold = 0
 
     async def take(self, line: Line, number: int) -> None:
         if self._ended or self._started == isinstance(line, Header):
@@ -318,8 +340,18 @@ class _Import:
         await self._settle()
         if not self._ended:
             raise BadImport("The export is incomplete: its last line is missing")
+        if self._untold:
+            self.result.skipped.append(f"and {self._untold} more")
+
+    def _skip(self, what: str) -> None:
+        if len(self.result.skipped) < MAX_SKIPPED:
+            self.result.skipped.append(what)
+        else:
+            self._untold += 1
 
     async def _log(self, line: LogLine) -> None:
+        if len(line.nonce) > MAX_FIELD_CHARACTERS or len(line.haex_timestamp) > MAX_FIELD_CHARACTERS:
+            raise PushTooLarge(limits=self._owner.sync.limits())  # now: a batch of such lines would fill the memory
         first = self._run[0] if self._run else None
         if first is not None and (first.vault_id, first.device_id) != (line.vault_id, line.device_id):
             self._submit()
@@ -360,9 +392,7 @@ class _Import:
         except VaultKeyExists:
             _, stored = await self._owner.keys.get(self._user_id, line.vault_id)
             if not any(key.key_epoch == line.key_epoch and tuple(key[4:7]) == material for key in stored):
-                self.result.skipped.append(
-                    f"vault {line.vault_id}: another key is stored for epoch {line.key_epoch}; it was kept"
-                )
+                self._skip(f"vault {line.vault_id}: another key is stored for epoch {line.key_epoch}; it was kept")
         else:
             self.result.vault_keys += 1
 
@@ -392,6 +422,8 @@ class _Import:
         snapshot = self._snapshot
         if snapshot is None:
             raise BadImport(line=number)
+        if len(line.nonce) > MAX_NONCE_CHARACTERS:
+            raise BadImport("The nonce of a snapshot's part is too long", line=number)
         self._parts.append((line.encrypted_data, line.nonce))
         self._parts_bytes += len(line.encrypted_data)
         if self._parts_bytes > MAX_SNAPSHOT_BYTES:
@@ -415,7 +447,7 @@ class _Import:
             return
         # It covers exactly the logs before it in the export; a vault with others is not what it describes.
         if vault is None or vault.logs != self._imported.get(vault_id, 0) or not vault.head:
-            self.result.skipped.append(f"vault {vault_id}: it has logs of its own, so the snapshot was left out")
+            self._skip(f"vault {vault_id}: it has logs of its own, so the snapshot was left out")
             return
         try:
             await self._owner.snapshots.put(

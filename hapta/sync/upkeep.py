@@ -23,6 +23,8 @@ from hapta.sync.models import Vault
 CHUNK = 5_000
 EVERY_SECONDS = 600.0
 DAY_MS = 24 * 3600 * 1000
+GONE_KEEP_MS = DAY_MS
+"""How long a deleted account's head row stays to turn away requests that began before, such as a long import."""
 
 _log = structlog.stdlib.get_logger("hapta.sync.upkeep")
 
@@ -61,6 +63,9 @@ class Upkeep:
                 done = await self.run()
             except Unavailable:
                 continue  # the next round goes on where this one stopped
+            except Exception:  # boundary: the server runs on, so the next rounds must come, and this must be heard of
+                _log.exception("upkeep failed and will be tried again")
+                continue
             if any(done):
                 _log.info("upkeep", **done._asdict())
 
@@ -147,8 +152,10 @@ class Upkeep:
                 ) is not None:
                     total += purged
             if len(vaults) < 100:
-                await self._db.write(cleanup.remove_gone_streams)
-                return total
+                break
+        gone_before = self._clock.now_ms() - GONE_KEEP_MS
+        await self._db.write(lambda tx: cleanup.remove_gone_streams(tx, gone_before))
+        return total
 
     async def _purge_chunk(self, tx: WriteTx, stream_id: str, vault_no: int) -> int | None:
         """Removes some rows of a deleted vault; None when the vault itself is gone."""
