@@ -30,7 +30,7 @@ def backup(
     data: DataOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Copy database and secrets, server running."""
+    """Copy database and secrets; the server may run."""
     settings = read_settings(data, config)
     if sqlite_file(settings) is None:
         raise CommandError(

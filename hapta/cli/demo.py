@@ -320,7 +320,7 @@ def demo(
         typer.Option("--folder", help="The folder to sync (a copy of it is used).", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """Sync a folder between two devices, end-to-end encrypted, and prove it."""
+    """Sync a folder between two devices and prove it."""
     console = Console()
     home = Path(tempfile.mkdtemp(prefix="hapta-demo-"))
     server = Server(home / "server-data", _free_port(), home / "server.log")

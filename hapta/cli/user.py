@@ -15,7 +15,7 @@ from hapta.kit.errors import ValidationFailed
 from hapta.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
-Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False)]
+Email = Annotated[str, typer.Argument(metavar="EMAIL", help="The account's e-mail address.", show_default=False)]
 MAX_QUOTA_BYTES = 2**53 - 1
 
 
@@ -91,7 +91,7 @@ async def _add(settings: Settings, email: str, password: str) -> None:
             raise CommandError("; ".join(f"{issue.path[0]}: {issue.message}" for issue in error.issues)) from error
     typer.echo(f"{account.email} is added ({account.id}).")
     typer.echo(
-        "On a device: hapta vault login --plain. The server is sent this account's password at each login."
+        "On a device: hapta vault login --plain, then hapta vault password, so that this server never sees it again."
     )
 
 

@@ -86,7 +86,7 @@ def _options(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Where account and keys are kept.", envvar="HAPTA_CONFIG", file_okay=False),
+        typer.Option("--config", help="Where account and keys are kept.", envvar="HAPTA_VAULT_CONFIG", file_okay=False),
     ] = None,
 ) -> None:
     """Keep folders in sync, encrypted end to end: the server cannot read them."""
@@ -137,10 +137,17 @@ def login(
 
 
 @app.command()
-def password(context: typer.Context, password_stdin: PasswordStdin = False) -> None:
-    """Change the password; vault keys are wrapped anew, other devices must log in again.
+def password(
+    context: typer.Context,
+    password_stdin: PasswordStdin = False,
+    keep_plain: Annotated[
+        bool, typer.Option("--keep-plain", help="Go on sending the password itself, for other clients of this account.")
+    ] = False,
+) -> None:
+    """Change the password; other devices log in again.
 
-    With --password-stdin: the current password on the first line, the new one on the second.
+    Vault keys are wrapped anew in the same step. After `login --plain` the server does not learn the new password any more,
+    unless --keep-plain. With --password-stdin: the current password on the first line, the new one on the second.
     """
     config: Config = context.obj
     current = _password("Current password", password_stdin)
@@ -148,7 +155,7 @@ def password(context: typer.Context, password_stdin: PasswordStdin = False) -> N
 
     async def work() -> None:
         async with _account(config) as hapta:
-            await hapta.change_password(current, new)
+            await hapta.change_password(current, new, keep_plain=keep_plain)
             config.save(hapta.session())
 
     _run(work())
@@ -243,7 +250,7 @@ def watch(context: typer.Context, folder: Dir, vault: VaultName = "") -> None:
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Show what this device holds, and what waits to be sent; works offline."""
+    """Show what this device holds; works offline."""
     config: Config = context.obj
     session = config.load()
 
@@ -269,7 +276,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 def export(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="Where to write; made with mode 0600.")]
 ) -> None:
-    """Save everything the server has of this account, still encrypted: the way to another server."""
+    """Save the account, still encrypted, to a file."""
     config: Config = context.obj
 
     async def work() -> int:
@@ -288,7 +295,7 @@ def export(
 def import_(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="What `export` wrote.", dir_okay=False)]
 ) -> None:
-    """Load an export into this account; what is there already is skipped."""
+    """Load an export into this account."""
     config: Config = context.obj
 
     async def blocks() -> AsyncIterator[bytes]:

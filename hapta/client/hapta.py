@@ -187,24 +187,32 @@ class Hapta:
         wrap = b64(secrets.wrap) if secrets.wrap else None
         return SavedSession(self.api.url, self._email, self.api.token or "", secrets.auth, wrap)
 
-    async def change_password(self, current: str, new: str) -> None:
+    async def change_password(self, current: str, new: str, *, keep_plain: bool = False) -> None:
         """Changes the password and, in the same transaction, wraps every vault key anew; other devices must log in.
+
+        An account without the login split gets it by this, so that the server never sees the new password.
+
+        Args:
+            keep_plain: leave such an account without it, for other clients that can send only the password itself.
 
         Raises:
             NotLoggedIn: `current` is wrong.
         """
         before = await self._secrets_for(self._email, current)
         await self.api.login(self._email, before.auth, self.device_id)
+        was_split, split = self._split, self._split or not keep_plain
         salt = new_salt()
-        after = await asyncio.to_thread(split_password, new, salt) if self._split else LoginSecrets(new, b"")
-        old_access = self._access(None, before, None if self._split else current)
-        new_access = self._access(None, after, None if self._split else new)
+        after = await asyncio.to_thread(split_password, new, salt) if split else LoginSecrets(new, b"")
+        passphrase = None if split else new
+        old_access = self._access(None, before, None if was_split else current)
+        new_access = self._access(None, after, passphrase)
         rewrapped = await self._rewrap(old_access, new_access)
-        await self.api.change_password(before.auth, after.auth, b64(salt) if self._split else None, rewrapped)
-        self._become(self._email, after, None if self._split else new)
+        await self.api.change_password(before.auth, after.auth, b64(salt) if split else None, rewrapped)
+        self._split = split
+        self._become(self._email, after, passphrase)
         for vault, _ in self._open:
-            own = self._split or vault.access.passphrase != current
-            vault.access = replace(new_access, passphrase=vault.access.passphrase if own else new)
+            own = was_split or vault.access.passphrase != current
+            vault.access = replace(new_access, passphrase=vault.access.passphrase if own else passphrase)
         await self._keep_new_keys({str(key["vaultId"]) for key in rewrapped})
 
     async def _rewrap(self, old: KeyAccess, new: KeyAccess) -> list[dict[str, object]]:

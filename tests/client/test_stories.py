@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,12 +29,12 @@ def server(new_hapta: Callable[..., HaptaServer]) -> HaptaServer:
 
 
 @pytest.fixture
-async def device(server: HaptaServer, tmp_path: Path) -> AsyncIterator[Callable[[str], Hapta]]:
+async def device(server: HaptaServer, tmp_path: Path) -> AsyncIterator[Callable[..., Hapta]]:
     """Makes devices: an account's state on a disk of its own."""
     opened: list[Hapta] = []
 
-    def new(name: str) -> Hapta:
-        made = Hapta(server.url, state_dir=tmp_path / name)
+    def new(name: str, **options: Any) -> Hapta:
+        made = Hapta(server.url, state_dir=tmp_path / name, **options)
         opened.append(made)
         return made
 
@@ -118,6 +119,28 @@ async def test_a_changed_password_opens_the_vaults_and_the_old_one_nothing(devic
         opened = await other.open_vault("notes")
         await opened.sync()
         assert opened.rows("t") == {"1": {"x": 1}, "2": {"x": 2}}
+
+
+@pytest.mark.parametrize("keep_plain", [False, True])
+async def test_a_changed_password_gives_a_plain_account_the_login_split_unless_asked_not_to(
+    device: Callable[..., Hapta], keep_plain: bool
+) -> None:
+    """What `hapta user add` makes: the server has seen the password, and must not see the next one."""
+    plain = device("a", split=False)
+    await plain.register(EMAIL, PASSWORD)
+    vault = await plain.create_vault("notes")
+    vault.put("t", "1", {"x": 1})
+    await vault.sync()
+    await plain.change_password(PASSWORD, "new password 2", keep_plain=keep_plain)
+    vault.put("t", "2", {"x": 2})
+    await vault.sync()
+    with pytest.raises(NotLoggedIn):
+        await device("b", split=keep_plain).login(EMAIL, "new password 2")
+    other = device("c", split=not keep_plain)
+    await other.login(EMAIL, "new password 2")
+    opened = await other.open_vault("notes")
+    await opened.sync()
+    assert opened.rows("t") == {"1": {"x": 1}, "2": {"x": 2}}
 
 
 async def test_a_dead_session_is_renewed_without_the_user(device: Callable[[str], Hapta]) -> None:

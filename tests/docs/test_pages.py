@@ -35,6 +35,20 @@ def test_each_setting_is_documented_with_all_its_names(spec: object) -> None:
     assert len(spec.about.doc) > 10
 
 
+def test_every_setting_that_a_page_names_is_there() -> None:
+    """A renamed setting would live on in prose, where nobody notices before it refuses the start."""
+    known = {spec.path for spec in specs()}
+    sections = "|".join(sorted({path.split(".")[0] for path in known}))
+    named = re.compile(rf"`((?:{sections})\.[a-z_]+)(?: = [^`]*)?`")
+    unknown = {
+        f"{file.name}: {path}"
+        for file in [*DOCS.glob("*.md"), ROOT / "README.md"]
+        for path in named.findall(file.read_text(encoding="utf-8"))
+        if path not in known
+    }
+    assert not unknown
+
+
 def test_the_api_page_is_what_the_endpoint_table_says() -> None:
     from hapta.cli.openapi import markdown as api_markdown
 
