@@ -338,7 +338,7 @@ def _pause(retry_after: float | None, attempt: int) -> float:
 def _decode(response: httpx.Response, answer: type[T]) -> T:
     try:
         return msgspec.json.decode(response.content, type=answer)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:  # bad bytes or bad JSON, also one that nests too deep
         raise HaptaApiError(response.status_code, "bad_answer", f"Unexpected answer of the server: {error}") from error
 
 
@@ -346,7 +346,7 @@ def _refusal(response: httpx.Response) -> HaptaApiError:
     status = response.status_code
     try:
         body = msgspec.json.decode(response.content, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         body = {}
     text, code = body.get("error"), body.get("code")
     message = text if isinstance(text, str) and text else f"The server answered {status}"

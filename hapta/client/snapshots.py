@@ -35,10 +35,17 @@ class State(msgspec.Struct, frozen=True, array_like=True):
 
 
 def build(vault: Vault, snapshot_id: str) -> tuple[dict[str, object], int]:
-    """The body of an upload, and the sequence it stands for. The vault must have nothing unsent."""
+    """The body of an upload, and the sequence it stands for. The vault must have nothing unsent.
+
+    Raises:
+        DecryptFailed: some logs cannot be read here.
+    """
     with vault.store.transaction():
         if vault.store.outbox_size():
             raise RuntimeError("a snapshot stands for logs the server has; sync first")
+        if vault.store.quarantined():
+            # They would be missing in the snapshot, and the server may drop the logs that a snapshot stands for.
+            raise DecryptFailed("This device cannot read every log, so it must not make a snapshot")
         upto, chain = vault.cursor, vault.store.get("chain")
         states = list(_cut(vault.store.cells(), chain))
     epoch = vault.ring.newest

@@ -8,6 +8,12 @@ from typing import Annotated
 
 import msgspec
 
+_HEX = "[0-9a-fA-F]"
+UuidText = Annotated[
+    str, msgspec.Meta(pattern=f"^{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}$", max_length=36)
+]
+"""Ids of the server that become names of files here, so they must be nothing else."""
+
 
 class Wire(msgspec.Struct, frozen=True, rename="camel"):
     """Base of all wire types: immutable, camelCase outside."""
@@ -35,7 +41,7 @@ class Prelogin(Wire, frozen=True):
 class VaultKey(Wire, frozen=True):
     """A wrapped vault key."""
 
-    vault_id: str
+    vault_id: UuidText
     encrypted_vault_key: str
     salt: str
     nonce: str
@@ -57,7 +63,7 @@ class VaultKeyAnswer(Wire, frozen=True):
 class VaultInfo(Wire, frozen=True):
     """One vault of the account."""
 
-    vault_id: str
+    vault_id: UuidText
     encrypted_vault_name: str | None = None
     vault_name_nonce: str | None = None
     created_at: str = ""
@@ -119,7 +125,7 @@ class SnapshotPart(Wire, frozen=True):
 
 
 class SnapshotInfo(Wire, frozen=True):
-    snapshot_id: str
+    snapshot_id: UuidText
     upto_sequence: int
     key_epoch: int = 0
     chain: str | None = None

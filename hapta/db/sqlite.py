@@ -463,7 +463,9 @@ class SqliteDatabase(Database):
         except apsw.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if job is not None:  # its savepoint could not be made or ended; whoever waits for it must hear of it as well
+            if (
+                job is not None
+            ):  # its savepoint could not be made or ended; whoever waits for it must hear of it as well
                 outcomes.append(self._failed(job, error))
             return self._undone(outcomes, _translated(error))
         self.stats.commits += 1

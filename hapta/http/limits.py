@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from math import ceil
 from typing import Literal
 
@@ -66,7 +68,25 @@ class Limits:
         """Draws one request from a budget; only to be called while limits are enabled."""
         if self._limiter is None:
             raise RuntimeError("limits are switched off")
+        if ":" in who:
+            who = _network(who)
         return self._limiter.hit(f"{limit.name}:{who}", limit.rate)
+
+
+@lru_cache(maxsize=4096)
+def _network(address: str) -> str:
+    """Who is behind an address that is more than four numbers: of IPv6 the /64, which is the least that a line gets, so that
+    nobody has a budget for each of its 2^64 addresses; without the port that some proxies write."""
+    host = address[1:].partition("]")[0] if address.startswith("[") else address
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        found = ip_address(host.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or IPv6Network((found, 64), strict=False))
 
 
 def state_header(limit: LimitClass) -> Callable[[Decision], tuple[bytes, bytes]]:

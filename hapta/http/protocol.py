@@ -8,6 +8,7 @@ expressions, which costs more than most handlers: an answer that is complete is 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
 )
+HEAD_SECONDS = 30.0
+"""Time for the head of a request, from the connection's start or from the head's first bytes. uvicorn's own timer only sees
+what is idle between two requests, and whoever never finishes a head would hold his connection for good."""
 MAX_WHOLE_BYTES = 64 * 1024
 """Larger answers go the long way, which waits for a slow reader."""
 
@@ -35,6 +39,26 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._max_head_bytes: int = self.config.h11_max_incomplete_event_size or 32 * 1024
         self._head_bytes = 0
         self._in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """From now on the first head is waited for."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def on_message_begin(self) -> None:
         """A new head starts; what was received before belongs to the request before."""
@@ -45,6 +69,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: from here on the edge counts."""
         self._in_head = False
+        self._stop_waiting()
         cast(dict[str, Any], self.scope)[ANSWER] = self.answer
         super().on_headers_complete()
 
@@ -52,6 +77,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Counts what arrives until the head is whole. One chunk is bounded by the transport, so a check after it will do."""
         super().data_received(data)
         if self._in_head:
+            self._wait_for_head()
             self._head_bytes += len(data)
             if self._head_bytes > self._max_head_bytes and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)

@@ -34,6 +34,9 @@ _DELETE_LOGS = "DELETE FROM sync_logs WHERE stream_id = :stream AND vault_no = :
 _DELETED = """
     SELECT stream_id, vault_no FROM sync_vaults WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT :limit"""
 _OF_VAULT = "WHERE stream_id = :stream AND vault_no = :vault"
+_DELETE_DROPPED_KEYS = f"""
+    DELETE FROM sync_dropped_keys {_OF_VAULT} AND dedupe_key IN (
+        SELECT dedupe_key FROM sync_dropped_keys {_OF_VAULT} LIMIT :limit)"""  # noqa: S608
 _GONE = """
     DELETE FROM sync_streams WHERE kind = 'gone' AND created_at <= :before
         AND NOT EXISTS (SELECT 1 FROM sync_vaults v WHERE v.stream_id = sync_streams.id)"""
@@ -87,8 +90,13 @@ async def deleted_vaults(tx: ReadTx, limit: int) -> list[Row]:
     return await tx.fetch_all(_DELETED, limit=limit)
 
 
+async def delete_dropped_keys(tx: WriteTx, stream_id: str, vault_no: int, limit: int) -> int:
+    """Forgets some dedupe keys of a deleted vault's compacted logs; how many."""
+    return await tx.execute(_DELETE_DROPPED_KEYS, stream=stream_id, vault=vault_no, limit=limit)
+
+
 async def forget_vault(tx: WriteTx, stream_id: str, vault_no: int) -> None:
-    """Removes a deleted vault that has no logs left, with all that hangs on it."""
+    """Removes a deleted vault that has no logs left, with all that hangs on it. Its dropped keys should be few by then."""
     for table in ("sync_snapshot_parts", "sync_snapshots", "sync_dropped_keys", "sync_acks", "sync_vaults"):
         await tx.execute(f"DELETE FROM {table} {_OF_VAULT}", stream=stream_id, vault=vault_no)  # noqa: S608
 

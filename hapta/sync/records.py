@@ -69,12 +69,15 @@ _ACKS = """
     SELECT a.device_id, v.vault_id, a.sequence FROM sync_acks a
     JOIN sync_vaults v ON v.stream_id = a.stream_id AND v.vault_no = a.vault_no AND v.deleted_at IS NULL
     WHERE a.stream_id = :stream ORDER BY a.device_id, v.vault_id"""
-_TOUCH = """
+REVOKED_GRACE_MS = 5_000
+"""Contacts of a revoked device that mean nothing yet: other workers hear of a revocation within two seconds."""
+_TOUCH = f"""
     INSERT INTO sync_devices (stream_id, device_id, first_seen_at, last_seen_at, revoked_at)
     VALUES (:stream, :device_id, :seen, :seen, NULL)
     ON CONFLICT (stream_id, device_id) DO UPDATE
     SET last_seen_at = greatest(sync_devices.last_seen_at, excluded.last_seen_at),
-        revoked_at = CASE WHEN sync_devices.revoked_at < excluded.last_seen_at THEN NULL ELSE sync_devices.revoked_at END"""
+        revoked_at = CASE WHEN sync_devices.revoked_at + {REVOKED_GRACE_MS} < excluded.last_seen_at THEN NULL
+            ELSE sync_devices.revoked_at END"""  # noqa: S608
 _DEVICES = """
     SELECT device_id, first_seen_at, last_seen_at FROM sync_devices
     WHERE stream_id = :stream AND revoked_at IS NULL ORDER BY first_seen_at, device_id"""

@@ -6,6 +6,7 @@ reader can see has no smaller one that appears later.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -33,6 +34,9 @@ from hapta.sync.realtime import Hub
 from hapta.sync.streams import NoStream, Streams, find_stream
 
 MAX_FIELD_CHARACTERS = 256
+LARGE_PUSH_LOGS = 2_000
+LARGE_PUSH_CHARACTERS = 2 * 1024 * 1024
+"""Pushes beyond these are hashed on a thread: the largest ones would keep the event loop for a tenth of a second."""
 _DIRECT_PAGES = 4
 """A page that cannot hold more than this many times `max_pull_bytes` is read without asking for sizes first."""
 
@@ -67,7 +71,10 @@ class SyncService:
             PushTooLarge, QuotaExceeded, UnknownKeyEpoch: nothing was stored.
             Unavailable: nothing was stored, or (a lost connection at the commit) the retry will find it.
         """
-        push = self.prepare(user_id, vault_id, logs, device_id)
+        if len(logs) > LARGE_PUSH_LOGS or sum(len(log.encrypted_data) for log in logs) > LARGE_PUSH_CHARACTERS:
+            push = await asyncio.to_thread(self.prepare, user_id, vault_id, logs, device_id)
+        else:
+            push = self.prepare(user_id, vault_id, logs, device_id)
         if device_id is not None:
             self._devices.touch(user_id, device_id)
         return await self._committer.push(push)

@@ -96,7 +96,10 @@ def _read(frame: str | bytes) -> Auth | Subscribe | Unsubscribe | Ping | Pong:
     try:
         text = frame if isinstance(frame, str) else frame.decode()
         message = _decode(text)
-    except (ValueError, RecursionError):  # bad bytes, bad JSON, another shape; or nested deeper than the decoder follows
+    except (
+        ValueError,
+        RecursionError,
+    ):  # bad bytes, bad JSON, another shape; or nested deeper than the decoder follows
         raise _BadFrame from None
     if "\\u0000" in text:  # no database text can hold it
         raise _BadFrame
@@ -200,11 +203,12 @@ class Link:
 
     async def _send_pending(self) -> None:
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                if self._ping_due:
-                    self._ping_due = False
+            if self._ping_due:
+                self._ping_due = False
+                async with asyncio.timeout(SEND_SECONDS):
                     await self.socket.send_text(_PING)
-                while (subscription := next((one for one in self._dirty if one.ready), None)) is not None:
+            while (subscription := next((one for one in self._dirty if one.ready), None)) is not None:
+                async with asyncio.timeout(SEND_SECONDS):  # for each frame: there may always be another one
                     await self._send_news(subscription, self._dirty.pop(subscription))
         except TimeoutError:
             self.end(1013, "too slow")

@@ -280,7 +280,10 @@ def _read_line(raw: bytes, number: int) -> Line:
         if not raw.isascii():
             raw.decode()  # the decoder below does not look at what it leaves out
         line = _decode(raw)
-    except (ValueError, RecursionError):  # bad bytes, bad JSON, another shape; or nested deeper than the decoder follows
+    except (
+        ValueError,
+        RecursionError,
+    ):  # bad bytes, bad JSON, another shape; or nested deeper than the decoder follows
         raise BadImport(line=number) from None
     # The escape is the only way in. A backslash before it may make it harmless, but no export writes that either.
     if b"\\u0000" in raw:

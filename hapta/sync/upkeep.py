@@ -162,6 +162,9 @@ class Upkeep:
         await store.lock_streams(tx, [stream_id])
         edge = await cleanup.oldest_logs(tx, stream_id, vault_no, CHUNK)
         if edge is None:
+            # They may be millions as well, and what takes longer than a statement may would never be done.
+            if await cleanup.delete_dropped_keys(tx, stream_id, vault_no, CHUNK) == CHUNK:
+                return 0
             await cleanup.forget_vault(tx, stream_id, vault_no)
             return None
         removed = await cleanup.delete_logs(tx, stream_id, vault_no, edge.sequence)

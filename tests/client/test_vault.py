@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hapta.client import HaptaApiError, HistoryForked, QuotaExceeded, ServerUnreachable
+from hapta.client import DecryptFailed, HaptaApiError, HistoryForked, QuotaExceeded, ServerUnreachable
 from hapta.client.api import HaptaApi
 from hapta.client.hlc import Stamp
 from hapta.client.store import Store
@@ -320,6 +320,31 @@ async def test_a_new_device_starts_from_a_snapshot_when_logs_were_compacted(tmp_
     await b.sync()
     assert contents(b) == contents(a)
     assert b.store.get("chain") == peer.chain()
+
+
+async def test_a_device_that_cannot_read_everything_makes_no_snapshot(tmp_path: Path) -> None:
+    # The snapshot would stand for logs that are not in it, and the server may drop what a snapshot stands for.
+    peer = Peer()
+    a, b = open_vault(peer, tmp_path, "a"), open_vault(peer, tmp_path, "b")
+    for number in range(2):
+        a.put("t", str(number), {"x": number})
+    await a.sync()
+
+    def swap(page: dict[str, Any]) -> dict[str, Any]:
+        for first, second in zip(page["logs"][::2], page["logs"][1::2], strict=True):
+            for field in ("encryptedData", "nonce"):
+                first[field], second[field] = second[field], first[field]
+        return page
+
+    peer.cheat = swap
+    assert (await b.sync()).quarantined == 2
+    with pytest.raises(DecryptFailed):
+        await b.create_snapshot()
+    assert peer.snapshot is None
+    peer.cheat = lambda page: page
+    await b.resync()
+    await b.create_snapshot()
+    assert peer.snapshot is not None
 
 
 async def test_an_altered_snapshot_is_refused_whole(tmp_path: Path) -> None:

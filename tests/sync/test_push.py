@@ -209,9 +209,9 @@ async def test_a_push_whose_client_went_away_is_stored(house: House) -> None:
 async def test_too_many_waiting_pushes_are_turned_away(house: House) -> None:
     committer = Committer(house.db, house.clock, RandomIds(), _nobody, max_waiting=2)
     service = house.sync.service
-    waiting = [committer.submit(service.prepare(USER, VAULT, new_logs(1), None)) for _ in range(2)]
+    waiting = [committer.submit(service.prepare(user, VAULT, new_logs(1), None)) for user in (USER, OTHER)]
     with pytest.raises(Unavailable):
-        committer.submit(service.prepare(USER, VAULT, new_logs(1), None))
+        committer.submit(service.prepare(SECOND_VAULT, VAULT, new_logs(1), None))
     assert sum(one.inserted for one in await asyncio.gather(*waiting)) == 2
     await committer.close()
     with pytest.raises(Unavailable):
