@@ -34,12 +34,12 @@ COMMANDS = (
     Command("doctor", "hapta.cli.doctor", "doctor", "Say what is wrong here and how to mend it."),
     Command("user", "hapta.cli.user", "app", "Accounts: add, list, quota, delete."),
     Command("verify", "hapta.cli.verify", "verify", "Check all stored logs, without any key."),
-    Command("backup", "hapta.cli.backup", "backup", "Copy database and secrets, server running."),
+    Command("backup", "hapta.cli.backup", "backup", "Copy database and secrets; the server may run."),
     Command("new-epoch", "hapta.cli.new_epoch", "new_epoch", "After a restore: tell devices of it."),
     Command("settings", "hapta.cli.settings", "settings", "Show the settings and where they come from."),
     Command("openapi", "hapta.cli.openapi", "openapi", "Print the API's description."),
     Command("vault", "hapta.cli.vault", "app", "Keep folders in sync, encrypted end to end."),
-    Command("demo", "hapta.cli.demo", "demo", "Sync a folder between two devices, end-to-end encrypted, and prove it."),
+    Command("demo", "hapta.cli.demo", "demo", "Sync a folder between two devices and prove it."),
     Command("bench", "hapta.cli.bench", "app", "Put a running server to the test."),
 )
 
