@@ -90,7 +90,7 @@ async def open_services(
         await sessions.revoke_device(UserId(user_id), device_id)
 
     sync = await open_sync(db, bus, clock, ids, sessions, settings.sync, revoke_device, run_upkeep=run_upkeep)
-    sessions.on_revoked(sync.hub.on_revoked)
+    sessions.on_revoked(sync.on_revoked)
 
     async def rewrap(tx: WriteTx, user_id: UserId, keys: Sequence[RewrappedKey]) -> None:
         await sync.keys.rewrap(tx, user_id, [_sync_key(key) for key in keys])
@@ -305,7 +305,7 @@ def openapi_document(settings: Settings, version: Literal["3.1.0", "3.0.0"] = "3
     """The OpenAPI document of a server with these settings. Opens nothing: handlers are described, never called."""
     nothing = cast(Any, None)
     about = _about(settings)
-    sync_api = SyncApi(nothing, nothing, nothing, nothing, nothing, nothing, nothing)
+    sync_api = SyncApi(nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing)
     endpoints = table(nothing, sync_api, about, SystemClock(), {}, Metrics(), "")
     shown = [endpoint for endpoint in endpoints if not endpoint.hidden]
     return document(

@@ -178,6 +178,10 @@ class SyncSettings:
     socket_idle_seconds: float = setting(75.0, "A socket that was silent for so long is closed.", minimum=1)
     max_sockets_per_account: int = setting(100, "Sockets of one account on one worker.", minimum=1)
     max_subscriptions_per_socket: int = setting(100, "Vaults that one socket may listen to.", minimum=1)
+    max_vaults_per_account: int = setting(1000, "Vaults of one account; a new one beyond them is refused.", minimum=1)
+    max_devices_per_account: int = setting(
+        1000, "Devices of one account that are kept; one beyond them may sync, and is not listed.", minimum=1
+    )
 
 
 @dataclass(frozen=True, slots=True)

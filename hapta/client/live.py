@@ -59,8 +59,8 @@ class Hints:
             try:
                 async for _ in self._socket():
                     failures = 0
-            except (OSError, websockets.WebSocketException, msgspec.DecodeError):
-                pass  # no socket through here: a proxy, a base server, or the network; try the next way
+            except (OSError, websockets.WebSocketException, ValueError, RecursionError):
+                pass  # no socket through here: a proxy, a base server, the network, or frames of nonsense; the next way
             try:
                 await self._poll()
                 failures = 0

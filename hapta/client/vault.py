@@ -424,7 +424,8 @@ class Vault:
         cursor = self.cursor
         if cursor == int(self.store.get("acknowledged", "0")):
             return
-        with contextlib.suppress(NotThere):
+        # The vault has no log there yet, or the account more devices than are kept: then nobody waits for this one's word.
+        with contextlib.suppress(NotThere, PayloadTooLarge):
             await self.api.acknowledge(self.id, self.device_id, cursor)
         self.store.set(acknowledged=cursor)
 

@@ -44,6 +44,11 @@ _EXPIRE_KEYS = """
     DELETE FROM sync_dropped_keys WHERE removed_at <= (
         SELECT max(removed_at) FROM (
             SELECT removed_at FROM sync_dropped_keys WHERE removed_at <= :before ORDER BY removed_at LIMIT :limit) AS old)"""
+_EXPIRE_REPLACED = """
+    DELETE FROM sync_replaced_keys WHERE replaced_at <= (
+        SELECT max(replaced_at) FROM (
+            SELECT replaced_at FROM sync_replaced_keys WHERE replaced_at <= :before
+            ORDER BY replaced_at LIMIT :limit) AS old)"""
 
 
 class Edge(NamedTuple):
@@ -113,7 +118,8 @@ async def remove_gone_streams(tx: WriteTx, before_ms: int) -> int:
 
 
 async def expire_replaced_keys(tx: WriteTx, before_ms: int) -> int:
-    return await tx.execute("DELETE FROM sync_replaced_keys WHERE replaced_at <= :before", before=before_ms)
+    """Forgets wrapped keys that were replaced before then, a bounded number at once."""
+    return await tx.execute(_EXPIRE_REPLACED, before=before_ms, limit=EXPIRE_AT_ONCE)
 
 
 async def expire_dropped_keys(tx: WriteTx, before_ms: int) -> int:

@@ -15,7 +15,7 @@ from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.kit.clock import Clock
 from hapta.kit.errors import Unavailable
 from hapta.sync import records, store
-from hapta.sync.errors import DeviceNotFound, VaultNotFound
+from hapta.sync.errors import DeviceNotFound, TooManyDevices, VaultNotFound
 
 TOUCH_EVERY_MS = 60_000
 MAX_REMEMBERED = 50_000
@@ -37,12 +37,14 @@ class Devices:
 
     Args:
         revoke_tokens: `(user_id, device_id)`: ends every session that is bound to the device. Given by the wiring.
+        max_devices: rows of one account; a device beyond them is not recorded, and syncs all the same.
     """
 
-    def __init__(self, db: Database, clock: Clock, revoke_tokens: RevokeTokens) -> None:
+    def __init__(self, db: Database, clock: Clock, revoke_tokens: RevokeTokens, max_devices: int) -> None:
         self._db = db
         self._clock = clock
         self._revoke_tokens = revoke_tokens
+        self._max_devices = max_devices
         self._written: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._pending: dict[tuple[str, str], int] = {}
         self._flushing: asyncio.Task[None] | None = None
@@ -74,7 +76,7 @@ class Devices:
             while self._pending:
                 seen = [(user_id, device_id, at) for (user_id, device_id), at in sorted(self._pending.items())]
                 self._pending.clear()
-                await self._db.write(lambda tx, seen=seen: records.touch_devices(tx, seen))
+                await self._db.write(lambda tx, seen=seen: records.touch_devices(tx, seen, self._max_devices))
         except Unavailable:
             # The push that brought the device has its own answer; the next contact notes it again.
             for user_id, device_id, _ in seen:  # pyright: ignore[reportPossiblyUnboundVariable]
@@ -115,6 +117,7 @@ class Devices:
 
         Raises:
             VaultNotFound: no such vault of this account.
+            TooManyDevices: the device is not recorded, so nothing waits for it and nothing is noted of it.
         """
         self.touch(user_id, device_id)
         now_ms = self._clock.now_ms()
@@ -123,6 +126,11 @@ class Devices:
             vault = await store.find_vault(tx, user_id, vault_id)
             if vault is None:
                 raise VaultNotFound
+            # Only for devices that have a row: so the cap of those bounds these rows as well.
+            if not await records.knows_device(tx, user_id, device_id) and await records.touch_devices(
+                tx, [(user_id, device_id, now_ms)], self._max_devices
+            ):
+                raise TooManyDevices(limits={"maxDevices": self._max_devices})
             return await records.acknowledge(tx, user_id, vault.vault_no, device_id, min(sequence, vault.head), now_ms)
 
         return await self._db.write(body)

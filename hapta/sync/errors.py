@@ -4,7 +4,7 @@ Invalid            UnknownKeyEpoch, BadImport, BadSnapshot
 NotFound           VaultKeyNotFound, VaultNotFound, SnapshotNotFound, DeviceNotFound
 Conflict           VaultKeyExists, VaultKeyChanged, SnapshotExists
 Gone               SnapshotRequired
-TooLarge           PushTooLarge, QuotaExceeded
+TooLarge           PushTooLarge, QuotaExceeded, TooManyVaults, TooManyDevices, TooManyKeyEpochs
 Unauthenticated    AccountGone
 """
 
@@ -91,6 +91,27 @@ class QuotaExceeded(TooLarge):
 
     code = "quota_exceeded"
     message = "The storage quota is exceeded"
+
+
+class TooManyVaults(TooLarge):
+    """The account has as many vaults as it may; those that it has go on working. `limits` says how many."""
+
+    code = "too_many_vaults"
+    message = "The account has too many vaults"
+
+
+class TooManyDevices(TooLarge):
+    """The account has as many devices as are kept: this one may push and pull, but is waited for nowhere."""
+
+    code = "too_many_devices"
+    message = "The account has too many devices"
+
+
+class TooManyKeyEpochs(TooLarge):
+    """The vault's key was rotated as often as it may be."""
+
+    code = "too_many_key_epochs"
+    message = "The vault has too many keys"
 
 
 class AccountGone(Unauthenticated):

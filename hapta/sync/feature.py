@@ -12,6 +12,7 @@ from hapta.kit.ids import Ids
 from hapta.settings import SyncSettings
 from hapta.sync.devices import Devices, RevokeTokens
 from hapta.sync.keys import VaultKeys
+from hapta.sync.long_requests import LongRequests
 from hapta.sync.models import Page
 from hapta.sync.push import Committer
 from hapta.sync.realtime import Hub
@@ -28,19 +29,25 @@ from hapta.sync.upkeep import Upkeep
 @dataclass(frozen=True, slots=True)
 class Sync:
     """The feature, open. `service.purge` belongs into account deletion, `keys.rewrap` into a change of the password, and
-    `hub.on_revoked` into revocation."""
+    `on_revoked` into revocation."""
 
     service: SyncService
     keys: VaultKeys
     snapshots: Snapshots
     devices: Devices
     hub: Hub
+    long_requests: LongRequests
     sockets: SyncSockets
     committer: Committer
     exporter: Exporter
     importer: Importer
     upkeep: Upkeep
     api: SyncApi
+
+    def on_revoked(self, user_id: str, session_id: str) -> None:
+        """Ends whatever outlasts the check of a session's token: sockets, long polls, exports and imports."""
+        self.hub.on_revoked(user_id, session_id)
+        self.long_requests.on_revoked(user_id, session_id)
 
     async def close(self) -> None:
         """Ends long polls and sockets, then waits until all accepted pushes are committed."""
@@ -69,9 +76,17 @@ async def open_sync(
         run_upkeep: whether this process compacts and cleans up from time to time.
     """
     hub = Hub(bus, db, clock)
-    streams = Streams(db, clock, ids)
-    devices = Devices(db, clock, revoke_tokens)
-    committer = Committer(db, clock, ids, hub.announce, quota_bytes_default=settings.quota_bytes_default)
+    long_requests = LongRequests(verifier, clock)
+    streams = Streams(db, clock, ids, settings.max_vaults_per_account)
+    devices = Devices(db, clock, revoke_tokens, settings.max_devices_per_account)
+    committer = Committer(
+        db,
+        clock,
+        ids,
+        hub.announce,
+        quota_bytes_default=settings.quota_bytes_default,
+        max_vaults=settings.max_vaults_per_account,
+    )
     service = SyncService(db, clock, streams, committer, hub, devices, settings)
     keys = VaultKeys(db, clock, ids, streams)
     snapshots = Snapshots(db, clock, settings)
@@ -88,8 +103,10 @@ async def open_sync(
         return pulled_logs(user_id, page), page
 
     sockets = SyncSockets(hub, verifier, settings, head, short_page, devices.touch)
-    api = SyncApi(service, keys, snapshots, devices, sockets, exporter, importer)
+    api = SyncApi(service, keys, snapshots, devices, sockets, long_requests, exporter, importer)
     await hub.start()
     if run_upkeep:
         upkeep.start()
-    return Sync(service, keys, snapshots, devices, hub, sockets, committer, exporter, importer, upkeep, api)
+    return Sync(
+        service, keys, snapshots, devices, hub, long_requests, sockets, committer, exporter, importer, upkeep, api
+    )

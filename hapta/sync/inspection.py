@@ -17,6 +17,15 @@ _ROWS = """
     FROM sync_logs
     WHERE stream_id = :stream AND vault_no = :vault AND sequence > :after AND sequence <= :upto
     ORDER BY sequence LIMIT :limit"""
+# As bytes: a damaged text need not be one any more. Keys of the other kind are not made of the content.
+_CONTENTS = """
+    SELECT sequence, dedupe_key,
+        /*postgres: convert_to(haex_timestamp, 'UTF8'), convert_to(nonce, 'UTF8'), convert_to(encrypted_data, 'UTF8')*/
+        /*sqlite: CAST(haex_timestamp AS BLOB), CAST(nonce AS BLOB), CAST(encrypted_data AS BLOB)*/
+    FROM sync_logs
+    WHERE stream_id = :stream AND vault_no = :vault AND sequence >= :first AND sequence <= :last
+        AND dedupe_key < :client_keys
+    ORDER BY sequence"""
 _OUTSIDE = """
     SELECT count(*) FROM sync_logs WHERE stream_id = :stream AND vault_no = :vault AND sequence <= :removed"""
 
@@ -57,6 +66,15 @@ async def rows(
     """(sequence, dedupe key, counted size, chain, measured size) of the next rows."""
     found = await tx.fetch_all(_ROWS, stream=stream_id, vault=vault_no, after=after, upto=upto, limit=limit)
     return [(row[0], row[1], row[2], row[3], row[4] + LOG_OVERHEAD_BYTES) for row in found]
+
+
+async def contents(
+    tx: ReadTx, stream_id: str, vault_no: int, first: int, last: int
+) -> list[tuple[int, bytes, bytes, bytes, bytes]]:
+    """(sequence, dedupe key, haex_timestamp, nonce, encrypted_data) of the logs in a range whose key is their content's."""
+    at = {"stream": stream_id, "vault": vault_no, "first": first, "last": last}
+    found = await tx.fetch_all(_CONTENTS, **at, client_keys=b"\x01")
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in found]
 
 
 async def rows_outside(tx: ReadTx, stream_id: str, vault: Vault) -> int:

@@ -13,11 +13,13 @@ from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.sync import records, store
-from hapta.sync.errors import VaultKeyChanged, VaultKeyExists, VaultKeyNotFound
+from hapta.sync.errors import TooManyKeyEpochs, VaultKeyChanged, VaultKeyExists, VaultKeyNotFound
 from hapta.sync.models import Vault, VaultKey, find_uuid
 from hapta.sync.streams import Streams
 
 REPLACED_READABLE_MS = 24 * 3600 * 1000
+MAX_KEY_EPOCHS = 1000
+"""Of one vault. Keys are outside of the quota, so that a full account can still rotate; this is what bounds them."""
 
 
 class KeyMaterial(NamedTuple):
@@ -57,6 +59,7 @@ class VaultKeys:
 
         Raises:
             VaultKeyExists: there is one for this vault and epoch, also when it is the same.
+            TooManyVaults, TooManyKeyEpochs: nothing was stored.
         """
         now_ms = self._clock.now_ms()
         key = VaultKey(vault_id.lower(), key_epoch, self._ids.uuid(), 1, *material, now_ms, now_ms)
@@ -65,6 +68,8 @@ class VaultKeys:
             stream, vault = await self._streams.vault(tx, await self._streams.lock(tx, user_id), key.vault_id)
             if not await records.add_key(tx, stream.id, key):
                 raise VaultKeyExists
+            if await records.count_keys(tx, stream.id, key.vault_id) > MAX_KEY_EPOCHS:
+                raise TooManyKeyEpochs(limits={"maxKeyEpochs": MAX_KEY_EPOCHS})
             if name is not None:
                 await records.name_vault(tx, stream.id, vault.vault_no, *name)
 

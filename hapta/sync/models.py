@@ -180,9 +180,13 @@ def content_key(haex_timestamp: str, nonce: str, encrypted_data: str) -> bytes:
     The digest is the contract's; the time in front only keeps keys of one time together in the index, so that a push
     touches few of its pages however large the account is.
     """
-    time = haex_timestamp.encode()
-    digest = hashlib.sha256(time + b"\0" + nonce.encode() + b"\0" + encrypted_data.encode())
-    return b"\0" + time[:16].ljust(16, b"\0") + digest.digest()
+    return content_key_of_bytes(haex_timestamp.encode(), nonce.encode(), encrypted_data.encode())
+
+
+def content_key_of_bytes(haex_timestamp: bytes, nonce: bytes, encrypted_data: bytes) -> bytes:
+    """`content_key` of texts in UTF-8."""
+    digest = hashlib.sha256(haex_timestamp + b"\0" + nonce + b"\0" + encrypted_data)
+    return b"\0" + haex_timestamp[:16].ljust(16, b"\0") + digest.digest()
 
 
 def public_key(stored: bytes) -> bytes:

@@ -20,7 +20,7 @@ from hapta.kit.clock import Clock
 from hapta.kit.errors import HaptaError, Unavailable
 from hapta.kit.ids import Ids
 from hapta.sync import store
-from hapta.sync.errors import AccountGone, QuotaExceeded, UnknownKeyEpoch
+from hapta.sync.errors import AccountGone, QuotaExceeded, TooManyVaults, UnknownKeyEpoch
 from hapta.sync.models import EMPTY_CHAIN, Push, Pushed, Stored, Stream, Vault, extend_chain
 
 Announce = Callable[[Sequence[Pushed]], Awaitable[None]]
@@ -45,6 +45,7 @@ class Committer:
     Args:
         announce: called after each commit with the pushes that stored something. It must not raise.
         quota_bytes_default: for streams without a quota of their own; 0 means none.
+        max_vaults: live vaults that one stream may have.
         lanes: transactions that may be in flight at once (disjoint streams).
         max_waiting_bytes: beyond this, and beyond `max_waiting` pushes, new ones are refused; those of one stream beyond a
             quarter of it, so that no account can keep the others out.
@@ -58,6 +59,7 @@ class Committer:
         announce: Announce,
         *,
         quota_bytes_default: int = 0,
+        max_vaults: int = 1000,
         lanes: int | None = None,
         max_waiting: int = 10_000,
         max_waiting_bytes: int = 256 * 1024 * 1024,
@@ -69,6 +71,7 @@ class Committer:
         self._ids = ids
         self._announce = announce
         self._quota_bytes_default = quota_bytes_default
+        self._max_vaults = max_vaults
         # SQLite has one writer: more lanes would only make smaller groups.
         self._free_lanes = lanes or (1 if db.engine == "sqlite" else 4)
         self._max_waiting = max_waiting
@@ -89,7 +92,7 @@ class Committer:
         """Stores a push; returns after the commit. A caller that goes away does not undo it.
 
         Raises:
-            QuotaExceeded, UnknownKeyEpoch, AccountGone: nothing of this push was stored.
+            QuotaExceeded, TooManyVaults, UnknownKeyEpoch, AccountGone: nothing of this push was stored.
             Unavailable: too many pushes wait, the database is away, or the server stops; nothing was stored.
         """
         return await self.submit(push)
@@ -224,7 +227,7 @@ class Committer:
     async def _body(self, tx: WriteTx, pushes: Sequence[Push], *, look_up: bool) -> list[Outcome]:
         now_ms = self._clock.now_ms()
         streams = await self._locked_streams(tx, sorted({push.stream_id for push in pushes}), now_ms)
-        batch = _Batch(streams, now_ms, self._quota_bytes_default)
+        batch = _Batch(streams, now_ms, self._quota_bytes_default, self._max_vaults)
         await batch.load(tx, pushes)
         outcomes: list[Outcome] = []
         for push in pushes:
@@ -250,12 +253,14 @@ Known = dict[bytes, tuple[int, int, str | None]]
 class _Batch:
     """The state of one transaction: heads as they grow, and the rows to be written."""
 
-    def __init__(self, streams: dict[str, Stream], now_ms: int, quota_bytes_default: int) -> None:
+    def __init__(self, streams: dict[str, Stream], now_ms: int, quota_bytes_default: int, max_vaults: int) -> None:
         self.streams = streams
         self.vaults: dict[tuple[str, str], Vault] = {}
         self._epochs: set[tuple[str, str, int]] = set()
         self._now_ms = now_ms
         self._quota_bytes_default = quota_bytes_default
+        self._max_vaults = max_vaults
+        self._vault_counts: dict[str, int] = {}  # of streams to which a push brings a new vault
         self._rows: list[Row] = []
         self._new_vaults: dict[tuple[str, str], Vault] = {}
         self._grown_vaults: set[tuple[str, str]] = set()
@@ -268,6 +273,12 @@ class _Batch:
         self.vaults = await store.live_vaults(tx, list(self.streams), vault_ids)
         if any(push.epochs_used for push in pushes):
             self._epochs = await store.key_epochs(tx, list(self.streams), vault_ids)
+        growing = {push.stream_id for push in pushes if self._needs_vault(push)}
+        if growing:
+            self._vault_counts = await store.count_vaults(tx, sorted(growing))
+
+    def _needs_vault(self, push: Push) -> bool:
+        return bool(push.keys) and (push.stream_id, push.vault_id) not in self.vaults
 
     async def look_up(self, tx: WriteTx, push: Push) -> Known:
         """Which of the push's logs are stored already: in the table, compacted away, or placed earlier in this batch."""
@@ -306,6 +317,8 @@ class _Batch:
         for epoch in push.epochs_used:
             if (push.stream_id, push.vault_id, epoch) not in self._epochs:
                 return UnknownKeyEpoch(keyEpoch=epoch)
+        if self._needs_vault(push) and self._vault_counts.get(stream.id, 0) >= self._max_vaults:
+            return TooManyVaults(limits={"maxVaults": self._max_vaults})
         new = range(len(push.keys)) if known is None else _first_seen(push.keys, known)
         size = push.size if known is None else sum(push.sizes[index] for index in new)
         refusal = self._over_quota(stream, size)
@@ -394,6 +407,7 @@ class _Batch:
             vault = store.new_vault(stream.id, stream.next_vault_no, vault_id, self._now_ms)
             self.streams[stream.id] = stream._replace(next_vault_no=stream.next_vault_no + 1)
             self.vaults[at] = self._new_vaults[at] = vault
+            self._vault_counts[stream.id] = self._vault_counts.get(stream.id, 0) + 1
         return vault
 
     async def save(self, tx: WriteTx, *, expect_all_new: bool) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
-from hapta.db.database import ReadTx, Row, WriteTx
+from hapta.db.database import Param, ReadTx, Row, WriteTx
 from hapta.sync.models import Snapshot, VaultKey
 
 _KEY = "vault_id, key_epoch, id, version, encrypted_vault_key, salt, nonce, created_at, updated_at"
@@ -14,6 +15,7 @@ _ADD_KEY = f"""
     VALUES (:stream, :vault, :key_epoch, :id, :version, :key, :salt, :nonce, :created_at, :updated_at)
     ON CONFLICT DO NOTHING"""  # noqa: S608
 _KEYS = f"SELECT {_KEY} FROM sync_vault_keys WHERE stream_id = :stream AND vault_id = :vault ORDER BY key_epoch"  # noqa: S608
+_COUNT_KEYS = "SELECT count(*) FROM sync_vault_keys WHERE stream_id = :stream AND vault_id = :vault"
 _ALL_KEYS = f"SELECT {_KEY} FROM sync_vault_keys WHERE stream_id = :stream ORDER BY vault_id, key_epoch"  # noqa: S608
 _REPLACED = f"""
     SELECT {_KEY} FROM sync_replaced_keys
@@ -28,6 +30,12 @@ _KEEP_REPLACED = f"""
     SELECT stream_id, {_KEY}, :now::bigint FROM sync_vault_keys
     WHERE stream_id = :stream AND vault_id = :vault AND key_epoch = :key_epoch AND version = :version
     ON CONFLICT DO NOTHING"""  # noqa: S608
+KEPT_REPLACED = 10
+"""Replaced versions of one wrapped key that stay readable; more would be a store that no quota counts."""
+_FORGET_REPLACED = f"""
+    DELETE FROM sync_replaced_keys
+    WHERE stream_id = :stream AND vault_id = :vault AND key_epoch = :key_epoch
+        AND version <= :version::bigint - {KEPT_REPLACED}"""  # noqa: S608
 _NAME = """
     UPDATE sync_vaults SET encrypted_name = :name, name_nonce = :nonce
     WHERE stream_id = :stream AND vault_no = :vault"""
@@ -78,6 +86,18 @@ _TOUCH = f"""
     SET last_seen_at = greatest(sync_devices.last_seen_at, excluded.last_seen_at),
         revoked_at = CASE WHEN sync_devices.revoked_at + {REVOKED_GRACE_MS} < excluded.last_seen_at THEN NULL
             ELSE sync_devices.revoked_at END"""  # noqa: S608
+# Of many streams: one walk over each stream's few devices, not a look-up for every pair (see `store.live_vaults`).
+_KNOWN_DEVICES = """
+    SELECT stream_id, device_id FROM sync_devices
+    WHERE stream_id = any(:streams::text[]) AND (device_id || '') = any(:devices::text[])"""
+_COUNT_DEVICES = """
+    SELECT stream_id, count(*) FROM sync_devices WHERE stream_id = any(:streams::text[]) GROUP BY stream_id"""
+_FORGET_ACKS = """
+    DELETE FROM sync_acks WHERE stream_id = any(:streams::text[]) AND EXISTS (
+        SELECT 1 FROM sync_devices d
+        WHERE d.stream_id = sync_acks.stream_id AND d.device_id = sync_acks.device_id AND d.revoked_at < :before)"""
+_FORGET_REVOKED = "DELETE FROM sync_devices WHERE stream_id = any(:streams::text[]) AND revoked_at < :before"
+_KNOWS_DEVICE = "SELECT 1 FROM sync_devices WHERE stream_id = :stream AND device_id = :device_id"
 _DEVICES = """
     SELECT device_id, first_seen_at, last_seen_at FROM sync_devices
     WHERE stream_id = :stream AND revoked_at IS NULL ORDER BY first_seen_at, device_id"""
@@ -118,6 +138,10 @@ async def list_keys(tx: ReadTx, stream_id: str, vault_id: str) -> list[VaultKey]
     return [VaultKey(*row) for row in await tx.fetch_all(_KEYS, stream=stream_id, vault=vault_id)]
 
 
+async def count_keys(tx: ReadTx, stream_id: str, vault_id: str) -> int:
+    return await tx.fetch_value(_COUNT_KEYS, stream=stream_id, vault=vault_id)
+
+
 async def list_all_keys(tx: ReadTx, stream_id: str) -> list[VaultKey]:
     return [VaultKey(*row) for row in await tx.fetch_all(_ALL_KEYS, stream=stream_id)]
 
@@ -136,11 +160,12 @@ async def replace_key(
     tx: WriteTx, stream_id: str, vault_id: str, key_epoch: int, version: int, wrapped: tuple[str, str, str], now_ms: int
 ) -> bool:
     """Puts (encrypted key, salt, nonce) in place of `version` and keeps what it replaces; False for another version."""
-    at = {"stream": stream_id, "vault": vault_id, "key_epoch": key_epoch, "version": version, "now": now_ms}
-    if not await tx.execute(_KEEP_REPLACED, **at):
+    at = {"stream": stream_id, "vault": vault_id, "key_epoch": key_epoch, "version": version}
+    if not await tx.execute(_KEEP_REPLACED, **at, now=now_ms):
         return False
+    await tx.execute(_FORGET_REPLACED, **at)
     key, salt, nonce = wrapped
-    return await tx.execute(_REPLACE, **at, key=key, salt=salt, nonce=nonce) == 1
+    return await tx.execute(_REPLACE, **at, now=now_ms, key=key, salt=salt, nonce=nonce) == 1
 
 
 async def delete_keys(tx: WriteTx, stream_id: str, vault_id: str) -> None:
@@ -243,9 +268,56 @@ async def all_acknowledged(tx: ReadTx, stream_id: str, vault_no: int, upto: int)
     return await tx.fetch_one(_ANY_ACK, stream=stream_id, vault=vault_no) is not None
 
 
-async def touch_devices(tx: WriteTx, seen: Sequence[tuple[str, str, int]]) -> None:
-    """Records (stream, device, when). A revoked device that was seen after its revocation signed in again: it counts."""
-    await tx.execute_many(_TOUCH, [{"stream": s, "device_id": d, "seen": at} for s, d, at in seen])
+async def touch_devices(tx: WriteTx, seen: Sequence[tuple[str, str, int]], max_devices: int) -> set[tuple[str, str]]:
+    """Records (stream, device, when). A revoked device that was seen after its revocation signed in again: it counts.
+
+    Returns:
+        The (stream, device) that were not recorded: new ones of streams that have `max_devices` rows. Revoked devices make
+        room for them. Without a lock, so workers that add at the same moment may overstep the cap by what they add.
+    """
+    unknown = await _unknown_devices(tx, seen)
+    room = await _room_for_devices(tx, unknown, max_devices)
+    full = sorted({stream for stream, _ in unknown if room[stream] < 0})
+    if full:
+        before = min(at for _, _, at in seen) - REVOKED_GRACE_MS
+        await tx.execute(_FORGET_ACKS, streams=full, before=before)
+        if await tx.execute(_FORGET_REVOKED, streams=full, before=before):
+            unknown = await _unknown_devices(tx, seen)
+            room = await _room_for_devices(tx, unknown, max_devices)
+    refused: set[tuple[str, str]] = set()
+    for at in reversed(unknown):
+        if room[at[0]] < 0:
+            refused.add(at)
+            room[at[0]] += 1
+    rows: list[dict[str, Param]] = [
+        {"stream": stream, "device_id": device, "seen": when}
+        for stream, device, when in seen
+        if (stream, device) not in refused
+    ]
+    if rows:
+        await tx.execute_many(_TOUCH, rows)
+    return refused
+
+
+async def _unknown_devices(tx: ReadTx, seen: Sequence[tuple[str, str, int]]) -> list[tuple[str, str]]:
+    streams, devices = sorted({stream for stream, _, _ in seen}), sorted({device for _, device, _ in seen})
+    rows = await tx.fetch_all(_KNOWN_DEVICES, streams=streams, devices=devices)
+    known = {(row[0], row[1]) for row in rows}
+    return [(stream, device) for stream, device, _ in seen if (stream, device) not in known]
+
+
+async def _room_for_devices(tx: ReadTx, unknown: Sequence[tuple[str, str]], max_devices: int) -> dict[str, int]:
+    """How many more each stream would hold with the unknown ones in it; below zero: how many are too many."""
+    adding = Counter(stream for stream, _ in unknown)
+    if not adding:
+        return {}
+    counts: dict[str, int] = {row[0]: row[1] for row in await tx.fetch_all(_COUNT_DEVICES, streams=sorted(adding))}
+    # A stream that is over the cap already (it was lowered) refuses what is new, and keeps what it has.
+    return {stream: max(max_devices - counts.get(stream, 0), 0) - count for stream, count in adding.items()}
+
+
+async def knows_device(tx: ReadTx, stream_id: str, device_id: str) -> bool:
+    return await tx.fetch_one(_KNOWS_DEVICE, stream=stream_id, device_id=device_id) is not None
 
 
 async def list_devices(tx: ReadTx, stream_id: str) -> list[Row]:

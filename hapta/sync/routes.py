@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from hapta.http.api import BodyStream, Content, Endpoint, Reply, Socket, Table
+from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Socket, Table
+from hapta.http.caller import bearer_token
 from hapta.http.errors import SYNC
 from hapta.kit.access import IN_BAND, SESSION, Caller
 from hapta.kit.clock import iso_ms
 from hapta.sync import errors, schemas
 from hapta.sync.devices import Devices
 from hapta.sync.keys import KeyMaterial, VaultKeys
+from hapta.sync.long_requests import LongRequests
 from hapta.sync.models import Instants, Page, Pushed, Vault, VaultKey, id_prefix
 from hapta.sync.service import SyncService
 from hapta.sync.snapshots import Snapshots
@@ -28,6 +30,7 @@ class SyncApi:
     snapshots: Snapshots
     devices: Devices
     sockets: SyncSockets
+    long_requests: LongRequests
     exporter: Exporter
     importer: Importer
 
@@ -168,13 +171,18 @@ class SyncApi:
         await self.devices.revoke(caller.user_id, deviceId)
         return schemas.DeviceRevoked(message="Device revoked successfully", device_id=deviceId)
 
-    async def export(self, caller: Caller) -> Reply:
-        lines: AsyncIterator[bytes] = self.exporter.lines(caller.user_id)
-        disposition = (b"content-disposition", b'attachment; filename="hapta-export.ndjson"')
-        return Reply(200, lines, (disposition,), "application/x-ndjson")
+    async def export(self, caller: Caller, request: Request) -> Reply:
+        async def lines() -> AsyncIterator[bytes]:
+            async with self.long_requests.running(caller, _token(request)) as running:
+                async for chunk in running.through(self.exporter.lines(caller.user_id)):
+                    yield chunk
 
-    async def take_import(self, caller: Caller, body: BodyStream) -> schemas.ImportAnswer:
-        result = await self.importer.take(caller.user_id, body)
+        disposition = (b"content-disposition", b'attachment; filename="hapta-export.ndjson"')
+        return Reply(200, lines(), (disposition,), "application/x-ndjson")
+
+    async def take_import(self, caller: Caller, request: Request, body: BodyStream) -> schemas.ImportAnswer:
+        async with self.long_requests.running(caller, _token(request)) as running:
+            result = await self.importer.take(caller.user_id, running.through(body))
         return schemas.ImportAnswer(
             message="Import finished",
             logs=result.logs,
@@ -205,7 +213,7 @@ def routes(api: SyncApi) -> list[Endpoint]:
             api.push,
             summary="Push logs",
             answers={200: schemas.PushAnswer},
-            errors=push_errors,
+            errors=[*push_errors, errors.TooManyVaults],
             max_body_bytes=SERVERS_LIMIT,
         ),
         table.post(
@@ -220,7 +228,7 @@ def routes(api: SyncApi) -> list[Endpoint]:
             api.store_key,
             summary="Store a wrapped vault key",
             answers={201: schemas.VaultKeyStored},
-            errors=[errors.VaultKeyExists],
+            errors=[errors.VaultKeyExists, errors.TooManyKeyEpochs, errors.TooManyVaults],
         ),
         table.get(
             "/sync/vault-key/{vaultId}",
@@ -271,7 +279,7 @@ def routes(api: SyncApi) -> list[Endpoint]:
             api.acknowledge,
             summary="Acknowledge applied logs",
             answers={200: schemas.AckAnswer},
-            errors=[errors.VaultNotFound],
+            errors=[errors.VaultNotFound, errors.TooManyDevices],
         ),
         table.get("/sync/quota", api.quota, summary="Quota and use", answers={200: schemas.QuotaAnswer}),
         table.get("/devices", api.list_devices, summary="List devices", answers={200: schemas.DeviceList}),
@@ -293,11 +301,15 @@ def routes(api: SyncApi) -> list[Endpoint]:
             api.take_import,
             summary="Import an export",
             answers={200: schemas.ImportAnswer},
-            errors=[errors.BadImport, *push_errors],
+            errors=[errors.BadImport, errors.TooManyKeyEpochs, *push_errors, errors.TooManyVaults],
             max_body_bytes=64 * 1024 * 1024 * 1024,
         ),
         table.websocket("/sync/ws", api.socket, summary="Realtime hints", access=IN_BAND),
     ]
+
+
+def _token(request: Request) -> str:
+    return bearer_token(request.raw_header(b"authorization"))
 
 
 def push_answer(pushed: Pushed) -> schemas.PushAnswer:

@@ -82,6 +82,9 @@ _FIND_VAULT = (
 _LIST_VAULTS = (
     f"SELECT {VAULT_FIELDS} FROM sync_vaults WHERE stream_id = :stream AND deleted_at IS NULL ORDER BY vault_no"  # noqa: S608
 )
+_COUNT_VAULTS = """
+    SELECT stream_id, count(*) FROM sync_vaults
+    WHERE stream_id = any(:streams::text[]) AND deleted_at IS NULL GROUP BY stream_id"""
 
 _KEY_EPOCHS = """
     SELECT stream_id, vault_id, key_epoch FROM sync_vault_keys
@@ -165,6 +168,12 @@ async def find_vault(tx: ReadTx, stream_id: str, vault_id: str) -> Vault | None:
 
 async def list_vaults(tx: ReadTx, stream_id: str) -> list[Vault]:
     return [Vault(*row) for row in await tx.fetch_all(_LIST_VAULTS, stream=stream_id)]
+
+
+async def count_vaults(tx: ReadTx, stream_ids: Sequence[str]) -> dict[str, int]:
+    """How many live vaults each stream has; streams without one are left out."""
+    rows = await tx.fetch_all(_COUNT_VAULTS, streams=stream_ids)
+    return {row[0]: row[1] for row in rows}
 
 
 def new_vault(stream_id: str, vault_no: int, vault_id: str, now_ms: int) -> Vault:

@@ -12,7 +12,7 @@ from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.sync import store
-from hapta.sync.errors import AccountGone
+from hapta.sync.errors import AccountGone, TooManyVaults
 from hapta.sync.models import Stream, Vault
 
 T = TypeVar("T")
@@ -23,12 +23,17 @@ class NoStream(Exception):
 
 
 class Streams:
-    """Makes streams and vaults when they are first needed."""
+    """Makes streams and vaults when they are first needed.
 
-    def __init__(self, db: Database, clock: Clock, ids: Ids) -> None:
+    Args:
+        max_vaults: live vaults that one stream may have.
+    """
+
+    def __init__(self, db: Database, clock: Clock, ids: Ids, max_vaults: int) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
+        self._max_vaults = max_vaults
 
     async def read(self, user_id: str, body: Callable[[ReadTx], Awaitable[T]]) -> T:
         """Runs a read body that may raise `NoStream`."""
@@ -54,10 +59,16 @@ class Streams:
         return stream
 
     async def vault(self, tx: WriteTx, stream: Stream, vault_id: str) -> tuple[Stream, Vault]:
-        """The live vault of a locked stream, made when there was none; and the stream as it is afterwards."""
+        """The live vault of a locked stream, made when there was none; and the stream as it is afterwards.
+
+        Raises:
+            TooManyVaults: it would have to be made.
+        """
         vault = await store.find_vault(tx, stream.id, vault_id)
         if vault is not None:
             return stream, vault
+        if (await store.count_vaults(tx, [stream.id])).get(stream.id, 0) >= self._max_vaults:
+            raise TooManyVaults(limits={"maxVaults": self._max_vaults})
         vault = store.new_vault(stream.id, stream.next_vault_no, vault_id, self._clock.now_ms())
         stream = stream._replace(next_vault_no=stream.next_vault_no + 1)
         await store.add_vaults(tx, [vault])

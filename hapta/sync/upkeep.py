@@ -173,10 +173,11 @@ class Upkeep:
 
     async def _expire(self) -> int:
         now_ms = self._clock.now_ms()
-        dedupe_before = now_ms - self._settings.dedupe_keep_days * DAY_MS
-
-        async def body(tx: WriteTx) -> int:
-            replaced = await cleanup.expire_replaced_keys(tx, now_ms - REPLACED_READABLE_MS)
-            return replaced + await cleanup.expire_dropped_keys(tx, dedupe_before)
-
-        return await self._db.write(body)
+        total = 0
+        for expire, before in (
+            (cleanup.expire_replaced_keys, now_ms - REPLACED_READABLE_MS),
+            (cleanup.expire_dropped_keys, now_ms - self._settings.dedupe_keep_days * DAY_MS),
+        ):
+            while count := await self._db.write(lambda tx, expire=expire, before=before: expire(tx, before)):
+                total += count
+        return total

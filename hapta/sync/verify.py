@@ -1,19 +1,26 @@
 """Checks all that the server promises about its logs, without any key: numbers without gaps, chains that match, counters that
-are right. Reads in chunks, so it works beside a running server and needs one bit of memory for each log of one account.
+are right, and contents that match where the dedupe key is made of them. Reads in chunks, so it works beside a running server
+and needs one bit of memory for each log of one account.
 
 A stream is read again under its head: what was pushed meanwhile is beyond the head that was noted first, and is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hapta.db.database import Database, ReadTx
 from hapta.sync import inspection, store
-from hapta.sync.models import Stream, Vault, extend_chain
+from hapta.sync.models import Stream, Vault, content_key_of_bytes, extend_chain
 
 CHUNK = 2_000
+CONTENT_BYTES = 8 * 1024 * 1024
+"""Of logs that are read at once to be hashed."""
 MAX_PROBLEMS = 1_000
+
+_Row = tuple[int, bytes, int, bytes, int]
+"""(sequence, dedupe key, counted size, chain, measured size)."""
 
 
 @dataclass(slots=True)
@@ -116,6 +123,7 @@ class _Check:
                 self._mark(sequence)
                 logs += 1
                 size += row_size
+            await self._contents(vault, rows)
             if len(rows) < CHUNK:
                 break
         if chain != vault.chain:
@@ -127,6 +135,18 @@ class _Check:
             self._note(f"vault {vault.vault_id}: {beyond} logs stand before the removed range")
         return logs, size
 
+    async def _contents(self, vault: Vault, rows: Sequence[_Row]) -> None:
+        """Compares logs without a client's id with the key that their content once gave: a changed byte shows here."""
+        for first, last in _runs([(row[0], row[4]) for row in rows if row[1][:1] == b"\0"]):
+            found = await self._db.read(
+                lambda tx, first=first, last=last: inspection.contents(tx, self._stream.id, vault.vault_no, first, last)
+            )
+            for sequence, key, stamp, nonce, data in found:
+                if content_key_of_bytes(stamp, nonce, data) != key:
+                    self._note(
+                        f"vault {vault.vault_id}: the content of the log {sequence} does not match its dedupe key"
+                    )
+
     async def _deleted(self, vault_no: int) -> int:
         sequence = count = 0
         while True:
@@ -137,8 +157,8 @@ class _Check:
             if len(rows) < CHUNK:
                 return count
 
-    async def _rows(self, vault_no: int, after: int, upto: int) -> list[tuple[int, bytes, int, bytes, int]]:
-        async def body(tx: ReadTx) -> list[tuple[int, bytes, int, bytes, int]]:
+    async def _rows(self, vault_no: int, after: int, upto: int) -> list[_Row]:
+        async def body(tx: ReadTx) -> list[_Row]:
             return await inspection.rows(tx, self._stream.id, vault_no, after, upto, CHUNK)
 
         return await self._db.read(body)
@@ -151,3 +171,16 @@ class _Check:
         if self._seen[index] & bit:
             self._note(f"sequence {sequence} was given out twice")
         self._seen[index] |= bit
+
+
+def _runs(logs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """(first, last) of the ranges in which (sequence, size) in order fit into `CONTENT_BYTES`; a larger log stands alone."""
+    first = last = total = 0
+    for sequence, size in logs:
+        if total and total + size > CONTENT_BYTES:
+            yield first, last
+            total = 0
+        first = first if total else sequence
+        last, total = sequence, total + size
+    if total:
+        yield first, last

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import stat
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from hapta.client import Hapta, HaptaApiError
 from hapta.client.api import HaptaApi
+from hapta.client.live import Hints
 
 pytestmark = pytest.mark.anyio
 
@@ -55,3 +58,33 @@ async def test_an_answer_of_bad_bytes_is_an_error_of_the_server(status: int, con
     with pytest.raises(HaptaApiError):
         await api.vaults()
     await api.close()
+
+
+@pytest.mark.parametrize("frame", ['{"type":' + "[" * 5000 + "]" * 5000 + "}", b'{"type":"\xff"}', "no JSON", "[]"])
+async def test_frames_of_nonsense_are_no_socket_and_the_client_polls_instead(
+    tmp_path: Path, frame: str | bytes
+) -> None:
+    polled = asyncio.Event()
+
+    async def talk(socket: ServerConnection) -> None:
+        await socket.send(frame)
+        await socket.wait_closed()
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        match request.url.path:
+            case "/sync/vault-key":
+                return httpx.Response(201, json={})
+            case "/sync/pull":
+                polled.set()
+                return httpx.Response(200, json={"logs": [], "hasMore": False})
+            case _:
+                return answering([]).handle_request(request)
+
+    async with serve(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport = httpx.MockTransport(handle)
+        async with Hapta(f"http://127.0.0.1:{port}", state_dir=tmp_path, transport=transport) as hapta:
+            await hapta.login("a@b.c", "correct horse")
+            vault = await hapta.create_vault("notes")
+            async with Hints(vault), asyncio.timeout(20):
+                await polled.wait()

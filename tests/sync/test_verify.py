@@ -7,7 +7,7 @@ import pytest
 from hapta.kit.ids import RandomIds
 from hapta.sync import admin
 from hapta.sync.verify import verify
-from tests.sync.house import OTHER, SECOND_VAULT, USER, House, new_logs
+from tests.sync.house import OTHER, SECOND_VAULT, USER, House, Log, new_logs
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +47,32 @@ async def test_damage_is_found(house: House, damage: str, finding: str) -> None:
     assert await house.db.write(lambda tx: tx.execute(damage))
     problems = (await verify(house.db)).problems
     assert any(finding in problem and USER in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE sync_logs SET encrypted_data = 'nameless X' WHERE sequence = 3",
+        "UPDATE sync_logs SET nonce = 'Ym9uY2U=' WHERE sequence = 3",
+        "UPDATE sync_logs SET haex_timestamp = '7558151829870018560/807f6e5e' WHERE sequence = 3",
+    ],
+)
+async def test_a_changed_content_is_found_where_the_key_is_made_of_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr("hapta.sync.verify.CONTENT_BYTES", 250)  # two of these logs
+    await house.push([*new_logs(1), *(Log(f"nameless {number}") for number in range(5)), *new_logs(1)])
+    await house.push([Log("x" * 1000), Log("y")])
+    assert (await verify(house.db)).problems == []
+    assert await house.db.write(lambda tx: tx.execute(damage)) == 1
+    (problem,) = (await verify(house.db)).problems
+    assert "the content of the log 3 does not match its dedupe key" in problem
+
+
+async def test_a_changed_content_under_a_clients_id_is_the_clients_to_notice(house: House) -> None:
+    await house.push(new_logs(2))
+    await house.db.write(lambda tx: tx.execute("UPDATE sync_logs SET encrypted_data = 'lag 1' WHERE sequence = 2"))
+    assert (await verify(house.db)).problems == []
 
 
 async def test_a_new_epoch_is_seen_by_every_device(house: House) -> None:
