@@ -126,7 +126,7 @@ async def watch_folder(
         NotLoggedIn: the session ended and cannot be renewed.
     """
     local = asyncio.Event()
-    watcher = asyncio.create_task(_local_changes(folder, local))
+    watcher = asyncio.create_task(local_changes(folder, local))
     try:
         async with Hints(folder.vault) as hints:
             while not stop.is_set():
@@ -157,15 +157,20 @@ async def _first_of(*events: asyncio.Event, timeout: float) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _local_changes(folder: Folder, changed: asyncio.Event) -> None:
+async def local_changes(folder: Folder, changed: asyncio.Event) -> None:
     """Sets `changed` when the folder's files change: by the system's notices where watchfiles is installed."""
     try:
         import watchfiles
     except ImportError:
         await _poll_folder(folder, changed)
         return
-    async for _ in watchfiles.awatch(folder.path):  # pyright: ignore[reportUnknownMemberType]
-        changed.set()
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # not made yet (the first sync makes it), or taken away meanwhile
+            async for _ in watchfiles.awatch(folder.path):  # pyright: ignore[reportUnknownMemberType]
+                changed.set()
+        await asyncio.sleep(LOCAL_POLL_SECONDS)
+        if await asyncio.to_thread(folder.path.is_dir):
+            changed.set()  # for whatever happened while nobody watched
 
 
 async def _poll_folder(folder: Folder, changed: asyncio.Event) -> None:

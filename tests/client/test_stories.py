@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hapta.client import AlreadyThere, Hapta, Hints, NotLoggedIn, NotThere, VaultBusy, WrongPassphrase
+from hapta.client import AlreadyThere, Hapta, Hints, NotLoggedIn, NotThere, VaultBusy, WrongPassphrase, live
 from hapta.client.files import FolderReport
 from tests.servers import REPOSITORY, HaptaServer
 
@@ -213,6 +213,31 @@ async def test_watching_brings_changes_of_both_sides_over(device: Callable[[str]
         stop.set()
         await watching
     assert (folder_b / "from-a").read_bytes() == b"a"
+
+
+async def test_a_folder_that_is_not_there_yet_is_watched_once_it_is(
+    device: Callable[..., Hapta], tmp_path: Path
+) -> None:
+    """The watcher starts beside the first sync, which makes the folder: whichever is first, later changes are noticed."""
+    a = device("a")
+    await a.register(EMAIL, PASSWORD)
+    path = tmp_path / "later"
+    folder = (await a.create_vault("notes")).folder(path)
+    changed = asyncio.Event()
+    watching = asyncio.create_task(live.local_changes(folder, changed))
+    async with asyncio.timeout(30):
+        done, _ = await asyncio.wait(
+            (watching,), timeout=0.2
+        )  # long enough to find nothing there; it must not end by that
+        assert not done
+        path.mkdir()
+        await changed.wait()
+        for number in range(3):
+            changed.clear()
+            (path / f"file-{number}").write_bytes(b"x")
+            await changed.wait()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_an_account_moves_to_another_server_by_export_and_import(
