@@ -15,7 +15,7 @@ from hapta.settings import load_with_origins, sections, specs
 INTRODUCTION = """\
 # Settings
 
-This page is written by `make docs` from `hapta/settings.py`; a test keeps it current.
+This page is written by `make docs` from `hapta/settings/`; a test keeps it current.
 
 A setting is looked for in four places. The later one wins:
 

@@ -4,7 +4,7 @@ From the same entries come the compiled routes (`middleware.py`), the OpenAPI do
 that walks every endpoint. What a handler needs is read off its signature once, at start-up:
 
     caller: Caller          the authenticated caller
-    body: SomeStruct        the JSON body, decoded and validated (`bytes`: raw; `BodyStream`: as it arrives)
+    body: SomeStruct        the JSON body, decoded and validated (`bytes`: raw; `BodyStream`: as it arrives; `Form`: a form)
     query: SomeStruct       the query string, decoded and validated
     request: Request        headers, address, request id
     vaultId: str            any other name is a parameter of the path
@@ -19,13 +19,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hapta.http.errors import Dialect
+from hapta.http.forms import Form
 from hapta.http.requests import BodyStream, Request
 from hapta.http.sockets import Socket
-from hapta.kit.access import Access, Caller
+from hapta.kit.access import HANDLER_DECIDES, Access, Caller
 from hapta.kit.errors import HaptaError
 
 Handler = Callable[..., Awaitable[Any]]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+CorsPolicy = Literal["listed", "open", "none"]
+"""Whose pages may read the answers: the configured origins, anybody's (never with credentials), or nobody else's."""
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -51,6 +54,8 @@ class Reply:
     content: Any = None
     headers: Sequence[tuple[bytes, bytes]] = ()
     media_type: str = "application/json"
+    message: str = ""
+    """The sentence of an envelope, in dialects that wrap their answers."""
 
 
 Answers = Mapping[int, "type | Content | None"]
@@ -80,6 +85,9 @@ class Endpoint:
     """Names of the handler's parameters, in order."""
     hidden: bool = False
     """Left out of the OpenAPI document (pages and assets)."""
+    cookies: bool = False
+    """Whether a browser's session cookie counts where there is no bearer token."""
+    cors: CorsPolicy = "listed"
 
     @property
     def name(self) -> str:
@@ -108,6 +116,8 @@ class Table:
     hidden: bool = False
     max_body_bytes: int | None = None
     """Largest body of the feature's endpoints; the server's own limit when left out."""
+    cookies: bool = False
+    cors: CorsPolicy = "listed"
 
     def get(self, path: str, handler: Handler, **entry: Any) -> Endpoint:
         return self.endpoint("GET", path, handler, **entry)
@@ -142,6 +152,7 @@ class Table:
         description: str = "",
         kind: Literal["http", "websocket"] = "http",
         max_body_bytes: int | None = None,
+        cors: CorsPolicy | None = None,
     ) -> Endpoint:
         """One endpoint.
 
@@ -167,6 +178,8 @@ class Table:
             kind=kind,
             max_body_bytes=max_body_bytes or self.max_body_bytes,
             hidden=self.hidden,
+            cookies=self.cookies,
+            cors=cors or self.cors,
         )
         return _with_signature(entry)
 
@@ -185,7 +198,7 @@ def _with_signature(entry: Endpoint) -> Endpoint:
             query = hint
         elif name == "caller":
             _expect(entry, name, hint is Caller or _optional(hint) is Caller)
-            _expect(entry, name, entry.access.kind not in ("public", "in_band"))
+            _expect(entry, name, entry.access.kind not in HANDLER_DECIDES)
         elif name == "request":
             _expect(entry, name, hint is Request)
         elif name == "socket":
@@ -219,6 +232,7 @@ __all__ = [
     "BodyStream",
     "Content",
     "Endpoint",
+    "Form",
     "Handler",
     "Reply",
     "Request",

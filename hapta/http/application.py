@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from hapta.http.api import Endpoint
-from hapta.http.errors import ENVELOPE, OAUTH, POCKETBASE, RELAY, SYNC, dialect_for_path
+from hapta.http.cors import CLOSED, OPEN, Cors
+from hapta.http.errors import (
+    ENVELOPE,
+    OAUTH,
+    POCKETBASE,
+    RELAY,
+    SYNC,
+    Dialect,
+    MethodNotAllowed,
+    dialect_for_path,
+)
 from hapta.http.middleware import Compiled, Edge, RequestIds, compile_endpoint, compile_not_found
 from hapta.http.requests import Receive, Scope, Send
 from hapta.http.router import NO_PARAMS, Router
+
+OTHER_METHODS = "*"
+"""Where the router keeps the 405 of a path whose dialect tells methods."""
 
 Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
@@ -28,9 +41,19 @@ class Application:
         self._in_flight = edge.metrics.requests
         self._http: Router[Compiled] = Router()
         self._sockets: Router[Compiled] = Router()
+        self._cors_by_path: dict[bytes, Cors] = {}
+        methods: dict[str, tuple[Dialect, list[str]]] = {}
         for endpoint in endpoints:
             router = self._sockets if endpoint.kind == "websocket" else self._http
             router.add(endpoint.method, endpoint.path, compile_endpoint(endpoint, edge, ids))
+            if endpoint.cors != "listed":
+                self._cors_by_path[endpoint.path.encode()] = OPEN if endpoint.cors == "open" else CLOSED
+            if endpoint.kind == "http" and endpoint.dialect.tells_methods:
+                methods.setdefault(endpoint.path, (endpoint.dialect, []))[1].append(endpoint.method)
+        for path, (dialect, known) in methods.items():
+            allowed = [*known, *(["HEAD"] if "GET" in known else []), "OPTIONS"]
+            wrong = compile_not_found(dialect, edge, ids, MethodNotAllowed(allowed))
+            self._http.add(OTHER_METHODS, path, wrong)
         self._not_found = {
             dialect.name: compile_not_found(dialect, edge, ids)
             for dialect in (SYNC, ENVELOPE, OAUTH, RELAY, POCKETBASE)
@@ -45,6 +68,8 @@ class Application:
         if found is not None:
             entries, params = found
             handle = entries.get(method) or (entries.get("GET") if method == "HEAD" else None)
+            if handle is None and method != "OPTIONS":
+                handle = entries.get(OTHER_METHODS)
             if handle is not None:
                 self._in_flight.open += 1
                 try:
@@ -58,7 +83,8 @@ class Application:
 
     async def _preflight(self, scope: Scope, send: Send) -> bool:
         """Answers a CORS preflight for any path; False for an OPTIONS request that is none."""
-        headers = self._cors.preflight(scope["method"], dict(scope["headers"]))
+        cors = self._cors_by_path.get(scope["raw_path"], self._cors)
+        headers = cors.preflight(scope["method"], dict(scope["headers"]))
         if headers is None:
             return False
         named = [(b"x-request-id", self._new_id().encode()), *headers]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from hapta.http.requests import Request
 from hapta.kit.access import Access, Caller
 from hapta.kit.errors import Forbidden, MissingToken
 
@@ -11,6 +14,38 @@ class InsufficientScope(Forbidden):
 
     code = "insufficient_scope"
     message = "The token does not allow this"
+
+    @classmethod
+    def of(cls, name: str) -> InsufficientScope:
+        """The error for a missing scope, with the challenge that names it (RFC 6750, section 3)."""
+        error = cls(scope=name)
+        error.wire_headers = (("www-authenticate", f'Bearer error="insufficient_scope", scope="{name}"'),)
+        return error
+
+
+class CookieVerifier(Protocol):
+    """Turns the session cookie of a request into a `Caller`; for endpoints whose table says `cookies=True`."""
+
+    async def verify(self, request: Request) -> Caller:
+        """The caller. Whatever changes state passes the checks against cross-site requests first.
+
+        Raises:
+            Unauthenticated: there is no cookie, or it does not count.
+            Forbidden: the request may come from a foreign page.
+        """
+        ...
+
+
+class InternalVerifier(Protocol):
+    """Judges a request of the other server of a pair."""
+
+    async def verify(self, request: Request, body: bytes) -> None:
+        """Comes back for a request that counts.
+
+        Raises:
+            Unauthenticated: the token is missing, not for this server, or not over this body.
+        """
+        ...
 
 
 def bearer_token(authorization: bytes | None) -> str:
@@ -34,10 +69,14 @@ def check_access(access: Access, caller: Caller) -> None:
         InsufficientScope: a scope or role is missing.
     """
     match access.kind:
-        case "session" | "public" | "in_band":
+        case "public" | "page" | "client" | "in_band":
             return
+        case "session":
+            allowed = caller.client_id is None
         case "scope":
-            allowed = access.value in caller.scopes
+            allowed = caller.client_id is None or access.value in caller.scopes
+            if not allowed:
+                raise InsufficientScope.of(access.value)
         case "role":
             allowed = access.value in caller.roles
         case "admin" | "internal":

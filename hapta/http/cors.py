@@ -75,3 +75,9 @@ class Cors:
 
 def _allow(origin: bytes) -> Headers:
     return ((b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED))
+
+
+OPEN = Cors(("*",))
+"""Anybody's page may read; never with credentials."""
+CLOSED = Cors(())
+"""No page of another origin may read."""

@@ -7,7 +7,7 @@ text of an unexpected exception never gets here: the edge wraps it as `InternalE
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -41,6 +41,21 @@ class InternalError(HaptaError):
     message = "Internal server error"
 
 
+class MethodNotAllowed(HaptaError):
+    """The path is known, with other methods (RFC 9110, section 15.5.6).
+
+    Args:
+        allowed: the methods that it has.
+    """
+
+    code = "method_not_allowed"
+    message = "This method is not allowed here"
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__()
+        self.wire_headers = (("allow", ", ".join(allowed)),)
+
+
 class RouteNotFound(NotFound):
     """No endpoint has this path, or none has it with this method (contract sync, section 1: 404 for both)."""
 
@@ -51,6 +66,7 @@ STATUS: Mapping[type[HaptaError], int] = MappingProxyType(
         Unauthenticated: 401,
         Forbidden: 403,
         NotFound: 404,
+        MethodNotAllowed: 405,
         Conflict: 409,
         Gone: 410,
         TooLarge: 413,
@@ -78,6 +94,8 @@ def headers(error: HaptaError) -> Headers:
     `Retry-After` is whole seconds, rounded up and at least 1 (RFC 9110, section 10.2.3), so that a client that obeys it
     is never a moment too early.
     """
+    if error.wire_headers:
+        return tuple([(name.encode(), value.encode("latin-1", "replace")) for name, value in error.wire_headers])
     if isinstance(error, TooMany | Unavailable):
         return ((b"retry-after", str(max(1, math.ceil(error.retry_after_seconds))).encode()),)
     if isinstance(error, Unauthenticated):
@@ -104,6 +122,10 @@ class Dialect:
     render: Render
     schema: Mapping[str, object]
     wrong_content_type: Literal["empty_body", "unsupported"] = "unsupported"
+    tells_methods: bool = False
+    """Whether a known path with another method is a 405 with `Allow`; else it is a 404 like an unknown path."""
+    wraps: bool = False
+    """Whether answers are wrapped as well: `{status, message, code, data, timestamp}` (contract identity, section 2)."""
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
@@ -171,6 +193,7 @@ _OAUTH_CODES: Mapping[str, str] = MappingProxyType(
             "gone",
             "too_large",
             "unsupported_media_type",
+            "method_not_allowed",
         ),
         "invalid_request",
     )
@@ -276,8 +299,10 @@ ENVELOPE = Dialect(
             "timestamp": _INSTANT,
         }
     ),
+    tells_methods=True,
+    wraps=True,
 )
-OAUTH = Dialect("oauth", _render_oauth, _object({"error": _TEXT}, {"error_description": _TEXT}))
+OAUTH = Dialect("oauth", _render_oauth, _object({"error": _TEXT}, {"error_description": _TEXT}), tells_methods=True)
 RELAY = Dialect(
     "relay",
     _render_relay,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -18,9 +18,9 @@ import msgspec
 import structlog
 
 from hapta.http.api import Endpoint, Reply
-from hapta.http.caller import bearer_token, check_access
+from hapta.http.caller import CookieVerifier, InternalVerifier, bearer_token, check_access
 from hapta.http.compress import choose, compress_off_loop, worth_compressing
-from hapta.http.cors import Cors
+from hapta.http.cors import CLOSED, OPEN, Cors
 from hapta.http.errors import Dialect, InternalError, RouteNotFound, status_of
 from hapta.http.errors import headers as error_headers
 from hapta.http.limits import LimitClass, Limits, RateLimited, state_header
@@ -29,7 +29,7 @@ from hapta.http.protocol import ANSWER, Answer
 from hapta.http.reading import reader_for
 from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Send, SlowBody
 from hapta.http.sockets import Disconnected, Socket
-from hapta.kit.access import Verifier
+from hapta.kit.access import HANDLER_DECIDES, Verifier
 from hapta.kit.clock import Clock, iso_ms
 from hapta.kit.errors import HaptaError, Unauthenticated, Unavailable
 from hapta.kit.logs import AccessLog
@@ -75,6 +75,8 @@ class Edge:
     metrics: Metrics
     clock: Clock
     access_log: AccessLog | None
+    cookies: CookieVerifier | None = None
+    internal: InternalVerifier | None = None
 
 
 class RequestIds:
@@ -120,6 +122,11 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     dialect = endpoint.dialect
     access = endpoint.access
     is_public = access.kind == "public"
+    handler_decides = access.kind in HANDLER_DECIDES
+    cookies = edge.cookies if endpoint.cookies else None
+    internal = _internal(endpoint, edge)
+    cors = {"listed": edge.cors, "open": OPEN, "none": CLOSED}[endpoint.cors]
+    wraps = dialect.wraps
     limit = edge.limits.of(endpoint.limit)
     limited = edge.limits.enabled
     address_limit = edge.limits.of("default")
@@ -133,7 +140,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     finish = _finisher(endpoint.name, edge)
     hit = edge.limits.hit
     # A cache may hand an answer that anybody may see to a page of another origin; the others never get into one.
-    without_origin = [header for header in edge.cors.headers(None) if is_public or header[0] == b"vary"]
+    without_origin = [header for header in cors.headers(None) if is_public or header[0] == b"vary"]
     compress_min = edge.server.compress_min_bytes
     always = _security_headers(edge)
     # What one account may see must not stay in a cache that another one uses.
@@ -146,14 +153,17 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         request = Request(scope, headers, params, address, new_id())
         decision: Decision | None = None
         try:
-            if is_public:
+            if handler_decides:
                 if limited:
                     drawn = hit(limit, address)
                     decision = drawn if isinstance(drawn, Decision) else await drawn
-            else:
+            elif internal is None:
                 try:
-                    token = bearer_token(headers.get(b"authorization"))
-                    caller = verify_cached(token) or await verifier.verify(token)
+                    if cookies is not None and b"authorization" not in headers:
+                        caller = await cookies.verify(request)
+                    else:
+                        token = bearer_token(headers.get(b"authorization"))
+                        caller = verify_cached(token) or await verifier.verify(token)
                 except Unauthenticated:
                     if limited:
                         await _guess_costs(edge.limits, address_limit, address)
@@ -167,6 +177,8 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
                 raise RateLimited(limit, decision)
             if read_body is not None:
                 await read_body(request, receive)
+            if internal is not None:
+                await internal.verify(request, request.body or b"")
             result = await handler(*provide(request))
             if type(result) is Reply and isinstance(result.content, AsyncIterator):
                 result = await _begun(result)
@@ -184,7 +196,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             status = result.status
             content: Any = result.content
             media = _JSON if result.media_type == "application/json" else (b"content-type", result.media_type.encode())
-            extra: Any = result.headers or private
+            extra: Any = result.headers if _says_cache(result.headers) else (*result.headers, *private)
         else:
             status, content, media, extra = default_status, result, _JSON, private
         rate_headers = () if decision is None else (policy, state(decision))
@@ -193,7 +205,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         elif content is None:
             body = b""
         elif isinstance(content, msgspec.Struct):
-            body = _encode(content)
+            body = _encode(_wrapped(content, status, result, edge.clock)) if wraps else _encode(content)
         else:
             more = (*extra, *rate_headers)
             await _stream(status, content, media, more, request, headers, edge, send, finish, started)
@@ -211,7 +223,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             *extra,
         ]
         origin = headers.get(b"origin")
-        out += without_origin if origin is None else edge.cors.headers(origin)
+        out += without_origin if origin is None else cors.headers(origin)
         answer: Answer | None = scope.get(ANSWER)
         # The long way knows how to end a connection after its answer.
         if answer is None or _CLOSE in extra or not answer(scope, status, out, body):
@@ -220,6 +232,39 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         finish(request, status, len(body), started)
 
     return handle
+
+
+def _says_cache(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer decides itself what caches may do with it."""
+    return any(name == b"cache-control" for name, _ in headers)
+
+
+class Envelope(msgspec.Struct):
+    """An answer of a dialect that wraps (contract identity, section 2)."""
+
+    status: str
+    message: str
+    code: int
+    data: msgspec.Struct
+    timestamp: str
+
+
+def _wrapped(content: msgspec.Struct, status: int, result: object, clock: Clock) -> Envelope:
+    message = result.message if isinstance(result, Reply) and result.message else "OK"
+    return Envelope("success", message, status, content, iso_ms(clock.now_ms()))
+
+
+def _internal(endpoint: Endpoint, edge: Edge) -> InternalVerifier | None:
+    """The judge of an internal endpoint.
+
+    Raises:
+        TypeError: there is none, or the body would be decoded before it was judged. Such a table does not start.
+    """
+    if endpoint.access.kind != "internal":
+        return None
+    if edge.internal is None or endpoint.body_type not in (None, bytes):
+        raise TypeError(f"{endpoint.name}: an internal endpoint needs a verifier, and takes its body raw")
+    return edge.internal
 
 
 def _security_headers(edge: Edge) -> Headers:
@@ -376,8 +421,14 @@ async def _stream(
         finish(request, status, size, started)
 
 
-def compile_not_found(dialect: Dialect, edge: Edge, request_ids: RequestIds) -> Compiled:
-    """The answer for what is not in the table; it is limited and logged like everything else."""
+def compile_not_found(
+    dialect: Dialect, edge: Edge, request_ids: RequestIds, missing: HaptaError | None = None
+) -> Compiled:
+    """The answer for what is not in the table; it is limited and logged like everything else.
+
+    Args:
+        missing: what to say in place of `RouteNotFound`.
+    """
     limit = edge.limits.of("default")
     finish = _finisher("unknown", edge)
 
@@ -386,7 +437,7 @@ def compile_not_found(dialect: Dialect, edge: Edge, request_ids: RequestIds) -> 
         headers: dict[bytes, bytes] = dict(scope["headers"])
         address = client_address(scope, headers, edge.server.trust_proxy)
         request = Request(scope, headers, params, address, request_ids.next())
-        error: HaptaError = RouteNotFound()
+        error: HaptaError = missing or RouteNotFound()
         if edge.limits.enabled:
             try:
                 await _guess_costs(edge.limits, limit, address)

@@ -14,8 +14,10 @@ import msgspec
 
 from hapta.http.api import Content, Endpoint
 from hapta.http.errors import Dialect, InternalError, headers, status_of
+from hapta.http.forms import Form
 from hapta.http.json import InvalidJson
 from hapta.http.requests import BodyStream
+from hapta.kit.access import HANDLER_DECIDES
 from hapta.kit.errors import (
     Forbidden,
     HaptaError,
@@ -132,7 +134,7 @@ class _Schemas:
 
 
 def _is_described(kind: Any) -> bool:
-    return kind is not None and kind not in (bytes, BodyStream) and not isinstance(kind, Content)
+    return kind is not None and kind not in (bytes, BodyStream, Form) and not isinstance(kind, Content)
 
 
 def _error_name(dialect: Dialect) -> str:
@@ -146,7 +148,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> Json:
         "description": _description(endpoint),
         "x-access": str(endpoint.access),
         "x-limit-class": endpoint.limit,
-        "security": [] if endpoint.access.kind in ("public", "in_band") else [{"bearer": []}],
+        "security": [] if endpoint.access.kind in HANDLER_DECIDES else [{"bearer": []}],
         "responses": _responses(endpoint, schemas),
     }
     if endpoint.tag:
@@ -168,6 +170,8 @@ def _operation_id(endpoint: Endpoint) -> str:
 
 _WHO: Mapping[str, str] = {
     "public": "Anybody may call this.",
+    "page": "A page for browsers; who is not signed in gets the login.",
+    "client": "For registered clients, by their credentials.",
     "in_band": "Anybody may connect; the first message must carry a token.",
     "session": "For a signed-in account.",
     "scope": "For a token with the scope `{}`.",
@@ -197,6 +201,11 @@ def _parameters(endpoint: Endpoint, schemas: _Schemas) -> list[Json]:
 
 
 def _request_body(kind: Any, schemas: _Schemas) -> Json:
+    if kind is Form:
+        return {
+            "required": True,
+            "content": {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}},
+        }
     if kind in (bytes, BodyStream):
         return {
             "required": True,
@@ -208,14 +217,14 @@ def _request_body(kind: Any, schemas: _Schemas) -> Json:
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> Json:
     responses: Json = {}
     for status, answer in endpoint.answers.items():
-        responses[str(status)] = _answer(status, answer, schemas)
+        responses[str(status)] = _answer(status, answer, schemas, wrapped=endpoint.dialect.wraps)
     for status, errors in sorted(_errors_by_status(endpoint).items()):
         if str(status) not in responses:
             responses[str(status)] = _error_answer(status, errors, endpoint.dialect)
     return responses
 
 
-def _answer(status: int, answer: Any, schemas: _Schemas) -> Json:
+def _answer(status: int, answer: Any, schemas: _Schemas, *, wrapped: bool = False) -> Json:
     response: Json = {"description": _REASONS.get(status, "Done")}
     if isinstance(answer, Content):
         response["description"] = answer.description or response["description"]
@@ -223,10 +232,23 @@ def _answer(status: int, answer: Any, schemas: _Schemas) -> Json:
         schema: Json = {"type": "string"} if textual else {"type": "string", "format": "binary"}
         response["content"] = {answer.media_type: {"schema": {} if answer.media_type == "application/json" else schema}}
     elif answer is not None:
-        response["content"] = {"application/json": {"schema": schemas.of(answer)}}
+        schema = schemas.of(answer)
+        response["content"] = {"application/json": {"schema": _envelope(schema, status) if wrapped else schema}}
     if status != 101:
         response["headers"] = _header_refs("X-Request-Id", "RateLimit", "RateLimit-Policy")
     return response
+
+
+def _envelope(data: Json, status: int) -> Json:
+    """The schema of an answer that its dialect wraps."""
+    members: Json = {
+        "status": {"type": "string", "enum": ["success"]},
+        "message": {"type": "string"},
+        "code": {"type": "integer", "enum": [status]},
+        "data": data,
+        "timestamp": {"type": "string", "format": "date-time"},
+    }
+    return {"type": "object", "properties": members, "required": list(members)}
 
 
 def _header_refs(*names: str) -> Json:
@@ -235,7 +257,7 @@ def _header_refs(*names: str) -> Json:
 
 def _implied_errors(endpoint: Endpoint) -> Iterable[type[HaptaError]]:
     """What the edge may answer before or in place of the handler."""
-    if endpoint.access.kind not in ("public", "in_band"):
+    if endpoint.access.kind not in HANDLER_DECIDES:
         yield Unauthenticated
         yield Unavailable
     if endpoint.access.kind in ("scope", "role", "admin", "internal"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from hapta.http.api import Endpoint
 from hapta.http.compress import expand_chunks
+from hapta.http.forms import MAX_FORM_BYTES, Form, is_form
 from hapta.http.json import reader
 from hapta.http.requests import BodyStream, Receive, Request, body_too_large, read_all, read_chunks
 from hapta.http.validate import query_reader
@@ -45,6 +46,8 @@ def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_sec
         return _stream_reader(max_bytes, timeout_seconds)
     if body_type is bytes:
         return _bytes_reader(max_bytes, timeout_seconds)
+    if body_type is Form:
+        return _form_reader(min(max_bytes, MAX_FORM_BYTES), timeout_seconds)
     read_json = reader(body_type)
     others_are_empty = endpoint.dialect.wrong_content_type == "empty_body"
 
@@ -72,6 +75,16 @@ def is_json(content_type: bytes | None) -> bool:
 def _bytes_reader(max_bytes: int, timeout_seconds: float) -> Read:
     async def read(request: Request, receive: Receive) -> None:
         request.body = await _read_bytes(request, receive, max_bytes, timeout_seconds)
+
+    return read
+
+
+def _form_reader(max_bytes: int, timeout_seconds: float) -> Read:
+    async def read(request: Request, receive: Receive) -> None:
+        raw = await _read_bytes(request, receive, max_bytes, timeout_seconds)
+        if raw and not is_form(request.raw_header(b"content-type")):
+            raise UnsupportedMedia("Send the parameters as application/x-www-form-urlencoded in UTF-8")
+        request.body = Form.parse(raw)
 
     return read
 

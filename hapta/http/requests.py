@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from hapta.kit.access import Caller
@@ -30,7 +30,9 @@ class Request:
     """One HTTP request, after the edge has read it. Header names are lower case."""
 
     __slots__ = (
+        "_cookies",
         "_headers",
+        "_pairs",
         "body",
         "caller",
         "client_address",
@@ -60,6 +62,8 @@ class Request:
         self.body: Any = None
         self.query: Any = None
         self._headers = headers
+        self._pairs: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self._cookies: dict[str, str] | None = None
 
     def raw_header(self, name: bytes) -> bytes | None:
         """As `header`, in bytes: for what is read on every request. `name` in lower case."""
@@ -69,6 +73,24 @@ class Request:
         """The value of a header, None when it was not sent. Bytes outside ASCII are read as Latin-1 (RFC 9110 5.5)."""
         value = self._headers.get(name.lower().encode("latin-1"))
         return None if value is None else value.decode("latin-1")
+
+    def header_values(self, name: str) -> list[str]:
+        """The value of each header line of that name, for headers that may stand only once (DPoP, Authorization)."""
+        wanted = name.lower().encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._pairs if key == wanted]
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies by name. Of two with one name the first counts, which browsers send for the more specific path."""
+        if self._cookies is None:
+            cookies: dict[str, str] = {}
+            for line in self.header_values("cookie"):
+                for pair in line.split(";"):
+                    name, equals, value = pair.strip().partition("=")
+                    if equals:
+                        cookies.setdefault(name.strip(), value.strip().strip('"'))
+            self._cookies = cookies
+        return self._cookies
 
 
 class BodyStream:

@@ -32,6 +32,9 @@ class Origin(NamedTuple):
     device_id: str | None = None
     device_label: str | None = None
     user_agent: str | None = None
+    address: str | None = None
+    """The client's address, as the edge knows it."""
+    request_id: str | None = None
 
 
 class Session(NamedTuple):

@@ -21,6 +21,12 @@ class Caller(NamedTuple):
     """Unix time in seconds at which the token ends."""
     scopes: frozenset[str] = frozenset()
     roles: frozenset[str] = frozenset()
+    client_id: str | None = None
+    """The third-party app that calls for the user, by its token; None: the user's own session, which has every scope."""
+    authenticated_at: float = 0.0
+    """Unix time in seconds at which the user last proved who they are."""
+    amr: tuple[str, ...] = ()
+    """How they did (RFC 8176): `pwd`, `otp`, `mfa`, `hwk`, `fed` and the like."""
 
 
 class Verifier(Protocol):
@@ -44,7 +50,7 @@ class Verifier(Protocol):
 class Access:
     """Who may call an endpoint. `value` is the scope's or role's name where the kind needs one."""
 
-    kind: Literal["public", "in_band", "session", "scope", "role", "admin", "internal"]
+    kind: Literal["public", "page", "client", "in_band", "session", "scope", "role", "admin", "internal"]
     value: str = ""
 
     def __str__(self) -> str:
@@ -54,13 +60,22 @@ class Access:
 PUBLIC = Access("public")
 IN_BAND = Access("in_band")
 """A socket that authenticates by its first message; the handler refuses whoever does not."""
+PAGE = Access("page")
+"""A page for browsers: it reads the session's cookie itself, and shows the login to whoever has none."""
+CLIENT = Access("client")
+"""OAuth clients: the handler authenticates them by the credentials in the request (RFC 6749, section 2.3)."""
 SESSION = Access("session")
+"""The user's own session. A third-party token is never enough, whatever its scopes."""
 ADMIN = Access("admin")
 INTERNAL = Access("internal")
+"""The other server of a pair, by a token over this very request."""
+
+HANDLER_DECIDES = frozenset({"public", "page", "client", "in_band"})
+"""Kinds for which the edge authenticates nobody."""
 
 
 def scope(name: str) -> Access:
-    """Callers whose token carries the scope `name`."""
+    """The user's own session, and third-party tokens that carry the scope `name`."""
     return Access("scope", name)
 
 

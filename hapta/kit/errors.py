@@ -21,6 +21,7 @@ A feature subclasses these in its own `errors.py` and sets `code` and `message`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +36,8 @@ class HaptaError(Exception):
 
     code: ClassVar[str] = "error"
     message: str = "The request failed"
+    wire_headers: Sequence[tuple[str, str]] = ()
+    """Headers that the standard behind this error asks for (a challenge, a nonce); they replace the usual ones."""
 
     def __init__(self, message: str | None = None, **details: object) -> None:
         if message is not None:

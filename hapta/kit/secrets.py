@@ -15,7 +15,28 @@ from typing import Literal
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-Purpose = Literal["access-token", "access-token-kid", "prelogin-salt", "limit-key", "csrf", "internal", "flow-seal"]
+Purpose = Literal[
+    "access-token",
+    "access-token-kid",
+    "prelogin-salt",
+    "limit-key",
+    "csrf",
+    "internal",
+    "flow-seal",
+    "data-seal",
+    "otp",
+    "throttle",
+    "refresh-token",
+    "refresh-token-kid",
+    "mfa-token",
+    "session-key",
+    "audit",
+    "subject",
+    "device-cookie",
+    "dpop-nonce",
+    "key-seal",
+    "challenge",
+]
 
 MIN_PRODUCTION_BYTES = 32
 SAMPLE_SECRETS = frozenset(

@@ -1,0 +1,1 @@
+-- Accounts that need no e-mail address or password, their profiles, and marks that end tokens before their time.

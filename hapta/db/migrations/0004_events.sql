@@ -1,0 +1,1 @@
+-- The audit log and the delivery of auth events to webhooks.

@@ -1,0 +1,1 @@
+-- Messages to people that wait to be sent, one-time codes and links, and the throttle of failed logins.

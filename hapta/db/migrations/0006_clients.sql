@@ -1,0 +1,1 @@
+-- OAuth clients, their secrets and the keys that sign for third parties.

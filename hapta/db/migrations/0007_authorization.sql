@@ -1,0 +1,1 @@
+-- Pushed requests, device codes and consents.

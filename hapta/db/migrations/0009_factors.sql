@@ -1,0 +1,1 @@
+-- Second factors, passkeys, links to other providers, and pairing of keys.

@@ -1,0 +1,60 @@
+"""All settings of a server: `load()` reads them once at start, and everything below gets its own section handed down."""
+
+from hapta.settings.identity import IdentitySettings, MailSettings, UpstreamSettings, WebhookSettings
+from hapta.settings.loading import (
+    CONFIG_ENV,
+    RESOLVED_ENV,
+    SettingsError,
+    development_secret,
+    for_workers,
+    from_environment,
+    is_postgres,
+    load,
+    load_with_origins,
+    secret_path,
+    sections,
+    specs,
+    with_secret,
+)
+from hapta.settings.oauth import OAuthSettings
+from hapta.settings.sections import (
+    BusSettings,
+    DatabaseSettings,
+    DataSettings,
+    GatewaySettings,
+    LogSettings,
+    RateLimitSettings,
+    ServerSettings,
+    SyncSettings,
+)
+from hapta.settings.tree import Settings
+
+__all__ = [
+    "CONFIG_ENV",
+    "RESOLVED_ENV",
+    "BusSettings",
+    "DataSettings",
+    "DatabaseSettings",
+    "GatewaySettings",
+    "IdentitySettings",
+    "LogSettings",
+    "MailSettings",
+    "OAuthSettings",
+    "RateLimitSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "SyncSettings",
+    "UpstreamSettings",
+    "WebhookSettings",
+    "development_secret",
+    "for_workers",
+    "from_environment",
+    "is_postgres",
+    "load",
+    "load_with_origins",
+    "secret_path",
+    "sections",
+    "specs",
+    "with_secret",
+]
