@@ -27,7 +27,7 @@ from hapta.http.application import Application
 from hapta.http.cors import Cors
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
+from hapta.http.middleware import Edge, access_lines
 from hapta.http.openapi import document
 from hapta.http.requests import Receive, Scope, Send
 from hapta.identity.models import RewrappedKey
@@ -188,7 +188,7 @@ class Hapta:
             stack.push_async_callback(watch.close)
             watching = asyncio.create_task(watch.run(), name="revocations")
             stack.push_async_callback(_stopped, watching)
-            access_log = AccessLog(sys.stderr.buffer) if settings.log.access else None
+            access_log = AccessLog(sys.stderr.buffer, encode=access_lines) if settings.log.access else None
             if access_log is not None:
                 stack.callback(access_log.close)
             metrics = _metrics(services, access_log)
@@ -235,6 +235,13 @@ def limit_classes(settings: RateLimitSettings) -> dict[str, LimitClass]:
         "default": LimitClass("default", Rate.parse(settings.default), "address"),
         "auth": LimitClass("auth", Rate.parse(settings.auth), "address"),
         "sync": LimitClass("sync", Rate.parse(settings.sync), "account"),
+        "account": LimitClass("account", Rate.parse(settings.account), "account"),
+        "login": LimitClass("login", Rate.parse(settings.login), "address"),
+        "register": LimitClass("register", Rate.parse(settings.register), "address"),
+        "authorize": LimitClass("authorize", Rate.parse(settings.authorize), "address"),
+        "token": LimitClass("token", Rate.parse(settings.token), "address"),
+        "introspect": LimitClass("introspect", Rate.parse(settings.introspect), "address"),
+        "poll": LimitClass("poll", Rate.parse(settings.poll), "address"),
     }
 
 

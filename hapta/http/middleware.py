@@ -40,6 +40,10 @@ Headers = list[tuple[bytes, bytes]]
 Compiled = Callable[[Scope, Receive, Send, dict[str, str]], Awaitable[None]]
 
 _encode = msgspec.json.Encoder().encode
+_WHOLE = frozenset((bytes, type(None)))
+"""Contents that are there as a whole; everything else but a struct is streamed."""
+access_lines = msgspec.json.Encoder().encode_lines
+"""How `AccessLog` writes the entries of this edge."""
 _JSON = (b"content-type", b"application/json")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
@@ -50,7 +54,7 @@ _BODILESS = frozenset((204, 304))  # never a body, nor a length (RFC 9110 sectio
 _log = structlog.get_logger("hapta.http")
 
 
-class AccessLine(msgspec.Struct):
+class AccessLine(msgspec.Struct, gc=False):
     """One line of the access log. The query string is left out: clients put secrets there."""
 
     ts: str
@@ -180,7 +184,11 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             if internal is not None:
                 await internal.verify(request, request.body or b"")
             result = await handler(*provide(request))
-            if type(result) is Reply and isinstance(result.content, AsyncIterator):
+            if (
+                type(result) is Reply
+                and type(result.content) not in _WHOLE
+                and not isinstance(result.content, msgspec.Struct)
+            ):
                 result = await _begun(result)
         except HaptaError as error:
             result = _error_reply(error, dialect, request, edge.clock)
@@ -196,7 +204,9 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             status = result.status
             content: Any = result.content
             media = _JSON if result.media_type == "application/json" else (b"content-type", result.media_type.encode())
-            extra: Any = result.headers if _says_cache(result.headers) else (*result.headers, *private)
+            extra: Any = result.headers
+            if private and not _says_cache(extra):
+                extra = (*extra, *private)
         else:
             status, content, media, extra = default_status, result, _JSON, private
         rate_headers = () if decision is None else (policy, state(decision))
@@ -236,7 +246,10 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
 
 def _says_cache(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether an answer decides itself what caches may do with it."""
-    return any(name == b"cache-control" for name, _ in headers)
+    for name, _ in headers:  # noqa: SIM110 - a generator costs more than the loop
+        if name == b"cache-control":
+            return True
+    return False
 
 
 class Envelope(msgspec.Struct):
@@ -321,7 +334,7 @@ def _finisher(name: str, edge: Edge) -> Finish:
                 size,
                 user,
             )
-            access_log.write(_encode(line) + b"\n")
+            access_log.write(line)
 
     return finish
 
@@ -346,7 +359,8 @@ def _error_reply(error: HaptaError, dialect: Dialect, request: Request, clock: C
         own = error.headers()
     elif isinstance(error, SlowBody):
         own = (_CLOSE,)
-    return Reply(status, body, (_NO_STORE, *own, *error_headers(error)))
+    common = dialect.headers or (_NO_STORE,)
+    return Reply(status, body, (*common, *own, *error_headers(error)), dialect.media_type)
 
 
 def _unexpected(error: Exception, dialect: Dialect, request: Request, clock: Clock) -> Reply:

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, BinaryIO, TextIO, cast
 
 import structlog
@@ -134,24 +134,33 @@ def _clean_text(text: str) -> str:
 class AccessLog:
     """Writes lines on a thread of its own. The caller only appends to a buffer: a slow disk or pipe never stops it.
 
+    What is appended may be raw values: `encode` turns a whole batch into lines at once, on that thread.
+
     `dropped` counts lines that were lost because `max_waiting` waited already, or because writing failed.
 
     Args:
         stream: a binary stream; flushed after each batch, closed by whoever opened it.
+        encode: entries to bytes, their line ends included.
     """
 
-    def __init__(self, stream: BinaryIO, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        max_waiting: int = MAX_WAITING,
+        encode: Callable[[list[Any]], bytes] = b"".join,
+    ) -> None:
         self.dropped = 0
         self._stream = stream
         self._max_waiting = max_waiting
-        self._waiting: deque[bytes] = deque()
+        self._encode = encode
+        self._waiting: deque[Any] = deque()
         self._wake = threading.Event()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="access log", daemon=True)
         self._thread.start()
 
-    def write(self, line: bytes) -> None:
-        """Takes one line, its end included. Never blocks and never raises."""
+    def write(self, line: Any) -> None:
+        """Takes one entry as `encode` wants it. Never blocks and never raises."""
         if len(self._waiting) >= self._max_waiting or self._end.is_set():
             self.dropped += 1
             return
@@ -174,7 +183,7 @@ class AccessLog:
             self._wake.clear()
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
-                self._stream.write(b"".join(lines))
+                self._stream.write(self._encode(lines))
                 self._stream.flush()
             except (OSError, ValueError):  # a full disk, a reader who went away, a stream closed before us
                 self.dropped += len(lines)

@@ -139,6 +139,13 @@ class RateLimitSettings:
         "10/60:10", "Login and registration, for each address and for each e-mail address.", form="rate"
     )
     sync: str = setting("600/60:100", "Endpoints of sync, for each account.", form="rate")
+    account: str = setting("300/60:60", "First-party account routes, for each account.", form="rate")
+    login: str = setting("10/60:10", "Sign-in by page or JSON, for each address.", form="rate")
+    register: str = setting("5/60:5", "Sign-up, for each address.", form="rate")
+    authorize: str = setting("30/60:30", "Authorization requests and pushed ones, for each address.", form="rate")
+    token: str = setting("600/60:120", "The token endpoint, for each address.", form="rate")
+    introspect: str = setting("6000/60:1000", "Introspection, for each address.", form="rate")
+    poll: str = setting("120/60:60", "Polls of devices and pairings, for each address.", form="rate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from hapta.http.application import Application
 from hapta.http.cors import Cors
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
+from hapta.http.middleware import Edge, access_lines
 from hapta.kit.logs import AccessLog
 from hapta.kit.ratelimit import MemoryLimiter, Rate
 from hapta.settings import ServerSettings
@@ -34,7 +34,7 @@ def new_house() -> Iterable[NewHouse]:
             for name, rate in rates.items()
         }
         limiter = MemoryLimiter(clock.monotonic) if limits else None
-        access_log = AccessLog(lines)
+        access_log = AccessLog(lines, encode=access_lines)
         settings = ServerSettings(**{"max_body_bytes": MAX_BODY, **server})
         edge = Edge(settings, Known(), Limits(limiter, classes), Cors(["*"]), metrics, clock, access_log)
         house = House(Application(endpoints(api), edge), api, metrics, clock, lines, access_log)
