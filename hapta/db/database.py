@@ -57,6 +57,17 @@ class WriteTx(ReadTx):
         """Runs one statement for each set of parameters."""
 
     @abstractmethod
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Param]]) -> int:
+        """As `execute_many`, and counts: cheap on SQLite, a round trip for each row on PostgreSQL.
+
+        Args:
+            rows: values in the order in which the statement's parameters first appear in it.
+
+        Returns:
+            The number of rows changed by all of them together.
+        """
+
+    @abstractmethod
     async def insert_rows(
         self, table: str, columns: Columns, rows: Sequence[Sequence[Param]], *, ignore_conflicts: bool = False
     ) -> int:
@@ -86,8 +97,13 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def write(self, body: Callable[[WriteTx], Awaitable[T]]) -> T:
-        """Runs `body` in one write transaction; returns only after the commit is durable as configured."""
+    async def write(self, body: Callable[[WriteTx], Awaitable[T]], *, single: bool = False) -> T:
+        """Runs `body` in one write transaction; returns only after the commit is durable as configured.
+
+        Args:
+            single: for a body that is a single statement on PostgreSQL: a transaction by itself, which saves round trips. What
+                the body raises after it undoes nothing there, so it may raise only where the statement wrote nothing.
+        """
 
     @property
     @abstractmethod

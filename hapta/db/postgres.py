@@ -182,6 +182,13 @@ class PostgresWriteTx(PostgresReadTx, WriteTx):
         except ERRORS as error:
             raise self._fail(error) from error
 
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Param]]) -> int:
+        text, _ = self._compiled(sql)
+        try:
+            return sum([_rows_of(await self._connection.execute(text, *row)) for row in rows])
+        except ERRORS as error:
+            raise self._fail(error) from error
+
     async def insert_rows(
         self, table: str, columns: Columns, rows: Sequence[Sequence[Param]], *, ignore_conflicts: bool = False
     ) -> int:
@@ -200,7 +207,8 @@ class PostgresWriteTx(PostgresReadTx, WriteTx):
         if self.failure is not None:
             raise self.failure
         try:
-            await self._connection.execute(sql, timeout=SCRIPT_SECONDS)
+            # The last word is ours: asyncpg stumbles over a script that holds nothing but comments.
+            await self._connection.execute(f"{sql}\n;SELECT 1", timeout=SCRIPT_SECONDS)
         except ERRORS as error:
             raise self._fail(error) from error
 
@@ -233,9 +241,9 @@ class PostgresDatabase(Database):
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else None
         return await self._run(body, PostgresReadTx, begin)
 
-    async def write(self, body: Callable[[WriteTx], Awaitable[T]]) -> T:
+    async def write(self, body: Callable[[WriteTx], Awaitable[T]], *, single: bool = False) -> T:
         self.stats.writes += 1
-        return await self._run(body, PostgresWriteTx, "BEGIN")
+        return await self._run(body, PostgresWriteTx, None if single else "BEGIN")
 
     async def _run(self, body: Callable[[Any], Awaitable[T]], kind: type[PostgresReadTx], begin: str | None) -> T:
         attempt = 1
@@ -267,6 +275,8 @@ class PostgresDatabase(Database):
                 if begin is not None and not connection.is_closed():
                     await _control(connection, "ROLLBACK")
                 settled = not any(isinstance(cause, _Again) and cause.lost for cause in (error, tx.failure))
+                if kind is PostgresWriteTx and begin is None and not settled:
+                    raise _unknown_outcome() from error
                 # A body may dress up a failed statement as its own error, but not one that nobody is to blame for.
                 if tx.failure is not error and isinstance(tx.failure, (_Again, Unavailable)):
                     raise tx.failure from error
@@ -275,6 +285,8 @@ class PostgresDatabase(Database):
                 tx.failure = _ENDED
             if begin is not None:
                 await self._commit(connection)
+            elif kind is PostgresWriteTx:
+                self.stats.commits += 1
             settled = True
             return value
         finally:
@@ -286,8 +298,7 @@ class PostgresDatabase(Database):
         except ERRORS as error:
             translated = _translated(error, connection)
             if isinstance(translated, _Again) and translated.lost:
-                # Committed or not: nobody can tell any more. The caller's idempotent retry will find out.
-                raise Unavailable("The connection was lost during the commit") from error
+                raise _unknown_outcome() from error
             raise translated from error
         if status != "COMMIT":
             raise Unavailable("The database undid the transaction")
@@ -298,6 +309,11 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         await self._pool.close()
+
+
+def _unknown_outcome() -> Unavailable:
+    """Committed or not: nobody can tell any more. The caller's idempotent retry will find out."""
+    return Unavailable("The connection was lost during the commit")
 
 
 async def _control(connection: Connection, sql: str) -> None:

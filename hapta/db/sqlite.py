@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar, cast
@@ -209,6 +210,16 @@ class SqliteWriteTx(SqliteReadTx, WriteTx):
         except apsw.Error as error:
             raise self._fail(error) from error
 
+    async def execute_each(self, sql: str, rows: Sequence[Sequence[Param]]) -> int:
+        if self.failure is not None:
+            raise self.failure
+        before = self._connection.total_changes()
+        try:
+            self._connection.executemany(self._session.statements[sql].text, rows).close(True)
+        except apsw.Error as error:
+            raise self._fail(error) from error
+        return self._connection.total_changes() - before
+
     async def insert_rows(
         self, table: str, columns: Columns, rows: Sequence[Sequence[Param]], *, ignore_conflicts: bool = False
     ) -> int:
@@ -219,9 +230,8 @@ class SqliteWriteTx(SqliteReadTx, WriteTx):
         try:
             for start in range(0, len(rows), ROWS_PER_INSERT):
                 chunk = rows[start : start + ROWS_PER_INSERT]
-                flat = [value for row in chunk for value in row]
                 sql = insert_for_sqlite(table, names, len(chunk), ignore_conflicts)
-                self._connection.execute(sql, flat).close(True)
+                self._connection.execute(sql, list(chain.from_iterable(chunk))).close(True)
                 inserted += self._connection.changes()
         except apsw.Error as error:
             raise self._fail(error) from error
@@ -353,7 +363,7 @@ class SqliteDatabase(Database):
         if threading.get_ident() != self._loop_thread:  # called from inside a body
             raise RuntimeError(_SUSPENDED)
 
-    async def write(self, body: Callable[[WriteTx], Awaitable[T]]) -> T:
+    async def write(self, body: Callable[[WriteTx], Awaitable[T]], *, single: bool = False) -> T:
         self._refuse_when_closed_or_nested()
         return await self._submit(self._writes, body, True)
 

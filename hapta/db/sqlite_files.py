@@ -30,6 +30,7 @@ class Connection(Protocol):
     def execute(self, sql: str, bindings: Any = None, /) -> Cursor: ...
     def executemany(self, sql: str, bindings: Iterable[Any], /) -> Cursor: ...
     def changes(self) -> int: ...
+    def total_changes(self) -> int: ...
     def set_busy_timeout(self, milliseconds: int, /) -> None: ...
     def set_progress_handler(self, handler: Callable[[], bool] | None, steps: int, /) -> None: ...
     def set_wal_hook(self, hook: Callable[[Any, str, int], int] | None, /) -> None: ...
@@ -42,7 +43,8 @@ WRITER_CACHE_KIB = 8 * 1024
 READER_CACHE_KIB = 4 * 1024
 STATEMENT_CACHE = 256
 CHECKPOINT_PAGES = 1000
-"""Length of the write-ahead log, in pages of 4 KiB, from which the checkpointer works beside the writer."""
+"""Growth of the write-ahead log, in pages of 4 KiB, after which the checkpointer works beside the writer: once for each such
+stretch, as it flushes the disk twice and every commit beside it waits for that."""
 RESET_PAGES = 8 * CHECKPOINT_PAGES
 """Length from which the writer pauses between two batches to finish the checkpoint, so that the log starts over."""
 
@@ -98,6 +100,7 @@ class Checkpointer:
         self._path = path
         self._writer = writer
         self._pages = 0
+        self._moved = 0  # length of the log when it was last moved into the file
         self._due = threading.Event()
         self._closing = False
         writer.set_wal_hook(self._committed)
@@ -106,7 +109,10 @@ class Checkpointer:
 
     def _committed(self, _connection: object, _name: str, pages: int) -> int:
         self._pages = pages
-        if pages >= CHECKPOINT_PAGES and not self._due.is_set():
+        if pages < self._moved:  # the log started over
+            self._moved = 0
+        if pages - self._moved >= CHECKPOINT_PAGES and not self._due.is_set():
+            self._moved = pages
             self._due.set()
         return apsw.SQLITE_OK
 

@@ -9,6 +9,7 @@ body is alone anyway), and text for one engine only: `/*sqlite: X*/`, `/*postgre
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
 Engine = Literal["sqlite", "postgres"]
@@ -112,6 +113,7 @@ def for_postgres(sql: str) -> PostgresStatement:
     return PostgresStatement(text, tuple(numbers))
 
 
+@lru_cache(maxsize=512)
 def insert_for_sqlite(table: str, columns: tuple[str, ...], rows: int, ignore_conflicts: bool) -> str:
     """A bulk insert of exactly `rows` rows."""
     one = f"({', '.join('?' * len(columns))})"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from hapta.kit.clock import iso_ms
 
@@ -44,6 +44,13 @@ class Stream(NamedTuple):
     quota_bytes: int | None
     next_vault_no: int
 
+    def grown(self, sequence: int, size: int) -> Stream:
+        """The head row once logs up to `sequence`, of `size` bytes, were appended."""
+        id_, kind, last, used, logs, removed, epoch, quota_bytes, next_vault_no = self
+        return Stream(
+            id_, kind, sequence, used + size, logs + sequence - last, removed, epoch, quota_bytes, next_vault_no
+        )
+
 
 class Vault(NamedTuple):
     """One life of a vault."""
@@ -64,6 +71,18 @@ class Vault(NamedTuple):
     base_chain: bytes
     encrypted_name: str | None
     name_nonce: str | None
+
+    def grown(self, head: int, chain: bytes, sizes: Sequence[int], size: int, now_ms: int) -> Vault:
+        """The row once logs of these sizes (`size` together) were appended, the last one numbered `head`."""
+        stream_id, vault_no, vault_id, _, _, logs, used, largest, created_at, _, *rest = self
+        logs, used, largest = logs + len(sizes), used + size, max(largest, max(sizes))
+        row: Any = (stream_id, vault_no, vault_id, head, chain, logs, used, largest, created_at, now_ms, *rest)
+        return Vault(*row)
+
+
+_T = TypeVar("_T")
+Growth = tuple[_T, _T]
+"""A row before and after."""
 
 
 class IncomingLog(Protocol):
@@ -128,6 +147,25 @@ class Push:
     size: int
     epochs_used: frozenset[int] = field(default_factory=lambda: frozenset[int]())
 
+    def only(self, indexes: Sequence[int]) -> Push:
+        """The same push with some of its logs."""
+        if len(indexes) == len(self.keys):
+            return self
+        sizes = [self.sizes[index] for index in indexes]
+        return Push(
+            stream_id=self.stream_id,
+            vault_id=self.vault_id,
+            device_id=self.device_id,
+            keys=[self.keys[index] for index in indexes],
+            data=[self.data[index] for index in indexes],
+            nonces=[self.nonces[index] for index in indexes],
+            timestamps=[self.timestamps[index] for index in indexes],
+            key_epochs=[self.key_epochs[index] for index in indexes],
+            sizes=sizes,
+            size=sum(sizes),
+            epochs_used=self.epochs_used,
+        )
+
 
 class Stored(NamedTuple):
     """Where one log of a push is kept."""
@@ -136,6 +174,30 @@ class Stored(NamedTuple):
     created_at: int
     haex_timestamp: str
     duplicate: bool
+
+
+@dataclass(slots=True)
+class NewlyStored(Sequence[Stored]):
+    """Where the logs of a push are kept when all of them were new: one run of numbers, so no object for each."""
+
+    first: int
+    created_at: int
+    timestamps: Sequence[str]
+    rendered: str | None = None
+    """The entries as their answer will show them, where that was prepared while the database was at work."""
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    @overload
+    def __getitem__(self, index: int) -> Stored: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Stored]: ...
+    def __getitem__(self, index: int | slice) -> Stored | list[Stored]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return Stored(self.first + at, self.created_at, self.timestamps[at], False)
 
 
 class Pushed(NamedTuple):
@@ -169,9 +231,20 @@ def measure(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+def measure_all(texts: Sequence[str]) -> list[int]:
+    """`measure` of each."""
+    return list(map(len, texts)) if all(map(str.isascii, texts)) else [measure(text) for text in texts]
+
+
 def client_key(client_id: str) -> bytes:
-    """The stored dedupe key of a log that its client named by a UUID in canonical form."""
+    """The stored dedupe key of a log that its client named by a UUID, in either case of letters."""
     return b"\x01" + bytes.fromhex(client_id.replace("-", ""))
+
+
+def client_keys(client_ids: Sequence[str]) -> list[bytes]:
+    """`client_key` of many at once; in any case of letters."""
+    digits = bytes.fromhex("".join(client_ids).replace("-", ""))
+    return [b"\x01" + digits[at : at + 16] for at in range(0, len(digits), 16)]
 
 
 def content_key(haex_timestamp: str, nonce: str, encrypted_data: str) -> bytes:
@@ -198,6 +271,17 @@ def extend_chain(chain: bytes, stored_key: bytes, sequence: int) -> bytes:
     """The chain after one more log: SHA-256(previous chain, dedupe key, sequence as 8 bytes big-endian)."""
     key = stored_key[1:] if stored_key[0] == 1 else stored_key[17:]
     return hashlib.sha256(chain + key + sequence.to_bytes(8, "big")).digest()
+
+
+def chains_over(chain: bytes, stored_keys: Sequence[bytes], first: int) -> list[bytes]:
+    """The chain after each of many logs, numbered from `first` on: `extend_chain` with few steps for each."""
+    chains: list[bytes] = []
+    sha256, add = hashlib.sha256, chains.append
+    for sequence, key in enumerate(stored_keys, first):
+        public = key[1:] if key[0] == 1 else key[17:]
+        chain = sha256(chain + public + sequence.to_bytes(8, "big")).digest()
+        add(chain)
+    return chains
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,8 @@ range of sequence numbers. The heads of all streams in a batch stay locked to th
 of their numbers. All that is slow (decoding, hashing, measuring) was done before; what failed in one push fails only that push.
 
 The first try assumes that nothing was pushed before, and lets the unique index say otherwise. Numbers given to duplicates
-would leave holes, so then everything is rolled back and done again with the duplicates looked up first.
+would leave holes, so then everything is rolled back and done again with the duplicates looked up first. Where this worker knows
+how its last commit left the heads, it does not even read them: the write compares and does nothing if they have moved.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from hapta.db.database import Database, Row, WriteTx
+from hapta.db.database import Database, UniqueViolation, WriteTx
 from hapta.kit.clock import Clock
-from hapta.kit.errors import HaptaError, Unavailable
+from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids
 from hapta.sync import store
-from hapta.sync.errors import AccountGone, QuotaExceeded, TooManyVaults, UnknownKeyEpoch
-from hapta.sync.models import EMPTY_CHAIN, Push, Pushed, Stored, Stream, Vault, extend_chain
+from hapta.sync.batch import Batch, DuplicatesFound, Outcome, VaultAt
+from hapta.sync.heads import Heads
+from hapta.sync.models import Push, Pushed, Stream, Vault
 
 Announce = Callable[[Sequence[Pushed]], Awaitable[None]]
-Outcome = Pushed | HaptaError
 ONE_STREAMS_SHARE = 0.25
 """Of the queue: what one stream's waiting pushes may fill. A push that finds none of its stream waiting is never over it."""
+MEANWHILE_LOGS = 16
+"""Answers with fewer entries are not worth preparing."""
+MAX_BELIEVED_LOGS = 2_000
+"""More in one batch are numbered where the transaction runs: off the event loop on SQLite."""
 
 
-class _DuplicatesFound(Exception):
-    """The first try met logs that are stored already; nothing of it may stay."""
+class _HeadsMoved(Exception):
+    """The heads were not as they were believed to be; nothing was written."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +49,8 @@ class Committer:
 
     Args:
         announce: called after each commit with the pushes that stored something. It must not raise.
+        meanwhile: may prepare what a push will be answered with while the database is at work. It must not tell anybody: the
+            push may still fail.
         quota_bytes_default: for streams without a quota of their own; 0 means none.
         max_vaults: live vaults that one stream may have.
         lanes: transactions that may be in flight at once (disjoint streams).
@@ -58,6 +65,7 @@ class Committer:
         ids: Ids,
         announce: Announce,
         *,
+        meanwhile: Callable[[Pushed], None] | None = None,
         quota_bytes_default: int = 0,
         max_vaults: int = 1000,
         lanes: int | None = None,
@@ -70,8 +78,10 @@ class Committer:
         self._clock = clock
         self._ids = ids
         self._announce = announce
+        self._meanwhile = meanwhile
         self._quota_bytes_default = quota_bytes_default
         self._max_vaults = max_vaults
+        self._heads = Heads()
         # SQLite has one writer: more lanes would only make smaller groups.
         self._free_lanes = lanes or (1 if db.engine == "sqlite" else 4)
         self._max_waiting = max_waiting
@@ -219,24 +229,73 @@ class Committer:
         return outcomes
 
     async def _write(self, pushes: Sequence[Push]) -> list[Outcome]:
+        ids = sorted({push.stream_id for push in pushes})
+        believed = self._heads.of(pushes)
+        self._heads.forget(ids)  # until the commit is certain
+        look_up = False
         try:
-            return await self._db.write(lambda tx: self._body(tx, pushes, look_up=False))
-        except _DuplicatesFound:
-            return await self._db.write(lambda tx: self._body(tx, pushes, look_up=True))
+            outcomes = await self._write_believed(pushes, *believed) if believed else None
+            if outcomes is not None:
+                return outcomes
+        except (DuplicatesFound, UniqueViolation):
+            look_up = True
+        try:
+            batch, outcomes = await self._db.write(lambda tx: self._body(tx, ids, pushes, look_up=look_up))
+        except DuplicatesFound:
+            batch, outcomes = await self._db.write(lambda tx: self._body(tx, ids, pushes, look_up=True))
+        if believed and not look_up:
+            self._heads.found_moved([id_ for id_, stream in believed[0].items() if batch.read_otherwise(stream)])
+        self._heads.learn(batch.heads())
+        return outcomes
 
-    async def _body(self, tx: WriteTx, pushes: Sequence[Push], *, look_up: bool) -> list[Outcome]:
+    async def _write_believed(
+        self, pushes: Sequence[Push], streams: dict[str, Stream], vaults: dict[VaultAt, Vault]
+    ) -> list[Outcome] | None:
+        """Everything in one step, built on rows as this worker last left them; None, with nothing written, if they are not so.
+
+        Raises:
+            DuplicatesFound, UniqueViolation: some logs are stored already, or only a look-up can tell.
+        """
+        if sum(len(push.keys) for push in pushes) > MAX_BELIEVED_LOGS:
+            return None  # numbering so many is not for the event loop
+        batch = self._batch(streams, self._clock.now_ms(), vaults)
+        outcomes = [batch.place(push, None) for push in pushes]
+
+        async def body(tx: WriteTx) -> None:
+            if not await batch.save_believed(tx):
+                raise _HeadsMoved
+
+        writing: Awaitable[None] = self._db.write(body, single=True)
+        try:
+            if self._meanwhile is not None:
+                writing = asyncio.ensure_future(writing)
+                await asyncio.sleep(0)  # the write is on its way
+                for outcome in outcomes:
+                    if isinstance(outcome, Pushed) and outcome.inserted >= MEANWHILE_LOGS:
+                        self._meanwhile(outcome)
+            await writing
+        except _HeadsMoved:
+            return None
+        self._heads.learn(batch.heads())
+        return outcomes
+
+    def _batch(self, streams: dict[str, Stream], now_ms: int, vaults: dict[VaultAt, Vault] | None = None) -> Batch:
+        return Batch(streams, now_ms, self._quota_bytes_default, self._max_vaults, vaults)
+
+    async def _body(
+        self, tx: WriteTx, ids: list[str], pushes: Sequence[Push], *, look_up: bool
+    ) -> tuple[Batch, list[Outcome]]:
         now_ms = self._clock.now_ms()
-        streams = await self._locked_streams(tx, sorted({push.stream_id for push in pushes}), now_ms)
-        batch = _Batch(streams, now_ms, self._quota_bytes_default, self._max_vaults)
+        batch = self._batch(await self._locked_streams(tx, ids, now_ms), now_ms)
         await batch.load(tx, pushes)
         outcomes: list[Outcome] = []
         for push in pushes:
             known = await batch.look_up(tx, push) if look_up else None
             outcomes.append(batch.place(push, known))
         if not look_up and await batch.knows_dropped(tx, pushes):
-            raise _DuplicatesFound
+            raise DuplicatesFound
         await batch.save(tx, expect_all_new=not look_up)
-        return outcomes
+        return batch, outcomes
 
     async def _locked_streams(self, tx: WriteTx, ids: list[str], now_ms: int) -> dict[str, Stream]:
         streams = await store.lock_streams(tx, ids)
@@ -245,199 +304,3 @@ class Committer:
             await store.add_streams(tx, [(id_, self._ids.uuid()) for id_ in missing], now_ms)
             streams = await store.lock_streams(tx, ids)
         return streams
-
-
-Known = dict[bytes, tuple[int, int, str | None]]
-
-
-class _Batch:
-    """The state of one transaction: heads as they grow, and the rows to be written."""
-
-    def __init__(self, streams: dict[str, Stream], now_ms: int, quota_bytes_default: int, max_vaults: int) -> None:
-        self.streams = streams
-        self.vaults: dict[tuple[str, str], Vault] = {}
-        self._epochs: set[tuple[str, str, int]] = set()
-        self._now_ms = now_ms
-        self._quota_bytes_default = quota_bytes_default
-        self._max_vaults = max_vaults
-        self._vault_counts: dict[str, int] = {}  # of streams to which a push brings a new vault
-        self._rows: list[Row] = []
-        self._new_vaults: dict[tuple[str, str], Vault] = {}
-        self._grown_vaults: set[tuple[str, str]] = set()
-        self._grown_streams: set[str] = set()
-        self._placed: dict[tuple[str, str], Known] = {}
-
-    async def load(self, tx: WriteTx, pushes: Sequence[Push]) -> None:
-        """Reads what the pushes need, under the lock."""
-        vault_ids = sorted({push.vault_id for push in pushes})
-        self.vaults = await store.live_vaults(tx, list(self.streams), vault_ids)
-        if any(push.epochs_used for push in pushes):
-            self._epochs = await store.key_epochs(tx, list(self.streams), vault_ids)
-        growing = {push.stream_id for push in pushes if self._needs_vault(push)}
-        if growing:
-            self._vault_counts = await store.count_vaults(tx, sorted(growing))
-
-    def _needs_vault(self, push: Push) -> bool:
-        return bool(push.keys) and (push.stream_id, push.vault_id) not in self.vaults
-
-    async def look_up(self, tx: WriteTx, push: Push) -> Known:
-        """Which of the push's logs are stored already: in the table, compacted away, or placed earlier in this batch."""
-        at = (push.stream_id, push.vault_id)
-        known: Known = {}
-        vault = self.vaults.get(at)
-        if vault is not None and at not in self._new_vaults:
-            if vault.removed_upto:
-                dropped = await store.dropped_logs(tx, vault.stream_id, vault.vault_no, push.keys)
-                known.update({key: (sequence, created_at, None) for key, (sequence, created_at) in dropped.items()})
-            known.update(await store.stored_logs(tx, vault.stream_id, vault.vault_no, push.keys))
-        known.update(self._placed.setdefault(at, {}))
-        return known
-
-    async def knows_dropped(self, tx: WriteTx, pushes: Sequence[Push]) -> bool:
-        """Whether a push brings back a log whose row was compacted away: the unique index cannot know of it."""
-        for push in pushes:
-            vault = self.vaults.get((push.stream_id, push.vault_id))
-            if (
-                vault
-                and vault.removed_upto
-                and await store.dropped_logs(tx, vault.stream_id, vault.vault_no, push.keys)
-            ):
-                return True
-        return False
-
-    def place(self, push: Push, known: Known | None) -> Outcome:
-        """Gives a push its numbers. With `known`, duplicates are answered as they are stored.
-
-        Raises:
-            _DuplicatesFound: only a look-up can tell whether the push fits the quota.
-        """
-        stream = self.streams.get(push.stream_id)
-        if stream is None or stream.kind == "gone":
-            return AccountGone()
-        for epoch in push.epochs_used:
-            if (push.stream_id, push.vault_id, epoch) not in self._epochs:
-                return UnknownKeyEpoch(keyEpoch=epoch)
-        if self._needs_vault(push) and self._vault_counts.get(stream.id, 0) >= self._max_vaults:
-            return TooManyVaults(limits={"maxVaults": self._max_vaults})
-        new = range(len(push.keys)) if known is None else _first_seen(push.keys, known)
-        size = push.size if known is None else sum(push.sizes[index] for index in new)
-        refusal = self._over_quota(stream, size)
-        if refusal:
-            if known is None:
-                raise _DuplicatesFound
-            return refusal
-        return self._append(stream, push, new, size, known)
-
-    def _over_quota(self, stream: Stream, size: int) -> QuotaExceeded | None:
-        maximum = self._quota_bytes_default if stream.quota_bytes is None else stream.quota_bytes
-        if not maximum or not size or stream.bytes + size <= maximum:
-            return None
-        return QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": stream.bytes, "neededBytes": size})
-
-    def _append(self, stream: Stream, push: Push, new: Sequence[int], size: int, known: Known | None) -> Pushed:
-        if not push.keys:
-            vault = self.vaults.get((stream.id, push.vault_id))
-            head, chain = (vault.head, vault.chain) if vault else (0, EMPTY_CHAIN)
-            return Pushed(stream.id, push.vault_id, push.device_id, (), 0, head, chain, stream.epoch, head)
-        vault = self._vault(stream, push.vault_id)
-        stream = self.streams[stream.id]
-        at = (stream.id, push.vault_id)
-        sequence, chain, now_ms = stream.last_sequence, vault.chain, self._now_ms
-        placed: dict[int, Stored] = {}
-        entries: list[Stored] = []
-        for index in new:
-            sequence += 1
-            key = push.keys[index]
-            chain = extend_chain(chain, key, sequence)
-            stamp = push.timestamps[index]
-            self._rows.append(
-                (
-                    stream.id,
-                    vault.vault_no,
-                    sequence,
-                    push.sizes[index],
-                    now_ms,
-                    push.key_epochs[index],
-                    push.device_id,
-                    key,
-                    chain,
-                    stamp,
-                    push.nonces[index],
-                    push.data[index],
-                )
-            )
-            entry = Stored(sequence, now_ms, stamp, False)
-            if known is None:
-                entries.append(entry)
-            else:
-                placed[index] = entry
-        if known is not None:
-            self._remember(at, push, placed, known)
-            entries = [placed.get(index) or _duplicate(push, index, known) for index in range(len(push.keys))]
-        if new:
-            self.streams[stream.id] = stream._replace(
-                last_sequence=sequence, bytes=stream.bytes + size, logs=stream.logs + len(new)
-            )
-            grown = vault._replace(
-                head=sequence,
-                chain=chain,
-                logs=vault.logs + len(new),
-                bytes=vault.bytes + size,
-                largest=max(vault.largest, *push.sizes),
-                last_push_at=now_ms,
-            )
-            self.vaults[at] = grown
-            self._grown_streams.add(stream.id)
-            self._grown_vaults.add(at)
-        head = self.vaults[at].head
-        return Pushed(
-            stream.id, push.vault_id, push.device_id, entries, len(new), head, chain, stream.epoch, vault.head
-        )
-
-    def _remember(self, at: tuple[str, str], push: Push, placed: dict[int, Stored], known: Known) -> None:
-        for index, entry in placed.items():
-            key = push.keys[index]
-            known[key] = self._placed[at][key] = (entry.sequence, entry.created_at, entry.haex_timestamp)
-
-    def _vault(self, stream: Stream, vault_id: str) -> Vault:
-        """The live vault; made when there is none, for instance after the previous one was deleted."""
-        at = (stream.id, vault_id)
-        vault = self.vaults.get(at)
-        if vault is None:
-            vault = store.new_vault(stream.id, stream.next_vault_no, vault_id, self._now_ms)
-            self.streams[stream.id] = stream._replace(next_vault_no=stream.next_vault_no + 1)
-            self.vaults[at] = self._new_vaults[at] = vault
-            self._vault_counts[stream.id] = self._vault_counts.get(stream.id, 0) + 1
-        return vault
-
-    async def save(self, tx: WriteTx, *, expect_all_new: bool) -> None:
-        """Writes rows and heads.
-
-        Raises:
-            _DuplicatesFound: some rows were stored before.
-        """
-        if self._new_vaults:
-            await store.add_vaults(tx, list(self._new_vaults.values()))
-        if not self._rows:
-            return
-        streams = [self.streams[id_] for id_ in sorted(self._grown_streams)]
-        vaults = [self.vaults[at] for at in sorted(self._grown_vaults)]
-        inserted = await store.append(tx, self._rows, streams, vaults, ignore_conflicts=expect_all_new)
-        if inserted != len(self._rows):
-            raise _DuplicatesFound
-
-
-def _first_seen(keys: Sequence[bytes], known: Known) -> list[int]:
-    """Indexes of the logs that are new: neither known nor earlier in the same request."""
-    seen: set[bytes] = set()
-    new: list[int] = []
-    for index, key in enumerate(keys):
-        if key not in known and key not in seen:
-            seen.add(key)
-            new.append(index)
-    return new
-
-
-def _duplicate(push: Push, index: int, known: Known) -> Stored:
-    sequence, created_at, haex_timestamp = known[push.keys[index]]
-    return Stored(sequence, created_at, push.timestamps[index] if haex_timestamp is None else haex_timestamp, True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import chain
+
+import msgspec
 
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Socket, Table
 from hapta.http.caller import bearer_token
@@ -14,11 +17,15 @@ from hapta.sync import errors, schemas
 from hapta.sync.devices import Devices
 from hapta.sync.keys import KeyMaterial, VaultKeys
 from hapta.sync.long_requests import LongRequests
-from hapta.sync.models import Instants, Page, Pushed, Vault, VaultKey, id_prefix
+from hapta.sync.models import Instants, NewlyStored, Page, Pushed, Vault, VaultKey, id_prefix
 from hapta.sync.service import SyncService
 from hapta.sync.snapshots import Snapshots
 from hapta.sync.sockets import SyncSockets
 from hapta.sync.transfer import Exporter, Importer
+
+FEW_ENTRIES = 8
+"""Up to so many entries of an answer, building objects and encoding them is cheaper than any preparation."""
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +41,9 @@ class SyncApi:
     exporter: Exporter
     importer: Importer
 
-    async def push(self, caller: Caller, body: schemas.PushRequest) -> schemas.PushAnswer:
+    async def push(self, caller: Caller, body: schemas.PushRequest) -> Reply:
         pushed = await self.sync.push(caller.user_id, body.vault_id, body.logs, body.device_id or caller.device_id)
-        return push_answer(pushed)
+        return Reply(200, push_answer(pushed))
 
     async def pull(self, caller: Caller, body: schemas.PullRequest) -> schemas.PullAnswer:
         if caller.device_id is not None:
@@ -312,12 +319,13 @@ def _token(request: Request) -> str:
     return bearer_token(request.raw_header(b"authorization"))
 
 
-def push_answer(pushed: Pushed) -> schemas.PushAnswer:
-    """The answer of a push, in the order of its request."""
-    prefix, instants = id_prefix(pushed.stream_id), Instants()
-    entry, text = schemas.PushEntry, instants.text
+def push_answer(pushed: Pushed) -> bytes:
+    """The answer of a push as JSON (`schemas.PushAnswer`), with entries in the order of its request."""
+    logs: str | None = None
+    if type(pushed.entries) is NewlyStored and len(pushed.entries) > FEW_ENTRIES:
+        logs = pushed.entries.rendered or _new_entries(id_prefix(pushed.stream_id), pushed.entries)
     count = len(pushed.entries)
-    return schemas.PushAnswer(
+    answer = schemas.PushAnswer(
         message="Logs pushed successfully",
         count=count,
         inserted=pushed.inserted,
@@ -325,11 +333,40 @@ def push_answer(pushed: Pushed) -> schemas.PushAnswer:
         head=pushed.head,
         epoch=pushed.epoch,
         chain=pushed.chain.hex(),
-        logs=[
-            entry(f"{prefix}{sequence:012x}", sequence, timestamp, text(created_at), duplicate)
-            for sequence, created_at, timestamp, duplicate in pushed.entries
-        ],
+        logs=[] if logs is not None else _push_entries(pushed),
     )
+    encoded = _encode(answer)
+    # `logs` is the last member: an empty one is where the entries belong.
+    return encoded if logs is None else encoded[:-2] + logs.encode() + b"]}"
+
+
+def prepare_answer(pushed: Pushed) -> None:
+    """Renders ahead what does not depend on whether the push succeeds."""
+    if type(pushed.entries) is NewlyStored:
+        pushed.entries.rendered = _new_entries(id_prefix(pushed.stream_id), pushed.entries)
+
+
+def _push_entries(pushed: Pushed) -> list[schemas.PushEntry]:
+    prefix, entry, text = id_prefix(pushed.stream_id), schemas.PushEntry, Instants().text
+    return [
+        entry(f"{prefix}{sequence:012x}", sequence, timestamp, text(created_at), duplicate)
+        for sequence, created_at, timestamp, duplicate in pushed.entries
+    ]
+
+
+def _new_entries(prefix: str, entries: NewlyStored) -> str | None:
+    """New entries as JSON, without brackets: in one formatting, a third of the time of building and encoding objects.
+
+    Returns:
+        None when a timestamp holds a character that JSON may have to escape.
+    """
+    together = "".join(entries.timestamps)
+    if not (together.isascii() and together.isprintable()) or '"' in together or "\\" in together:
+        return None
+    one = f'{{"id":"{prefix}%012x","sequence":%d,"haexTimestamp":"%s","createdAt":"{iso_ms(entries.created_at)}"}}'
+    numbers = range(entries.first, entries.first + len(entries))
+    values = chain.from_iterable(zip(numbers, numbers, entries.timestamps, strict=True))
+    return ",".join([one] * len(entries)) % tuple(values)
 
 
 def pulled_logs(stream_id: str, page: Page) -> list[schemas.PulledLog]:
@@ -383,4 +420,4 @@ def _vault_entry(vault: Vault, has_key: bool) -> schemas.VaultEntry:
     )
 
 
-__all__ = ["SyncApi", "pulled_logs", "push_answer", "routes"]
+__all__ = ["SyncApi", "prepare_answer", "pulled_logs", "push_answer", "routes"]

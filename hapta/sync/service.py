@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import cast
 
 from hapta.db.database import Database, ReadTx, Row, WriteTx
 from hapta.kit.clock import Clock
@@ -25,15 +26,17 @@ from hapta.sync.models import (
     Pushed,
     Vault,
     client_key,
+    client_keys,
     content_key,
     find_uuid,
-    measure,
+    measure_all,
 )
 from hapta.sync.push import Committer
 from hapta.sync.realtime import Hub
 from hapta.sync.streams import NoStream, Streams, find_stream
 
 MAX_FIELD_CHARACTERS = 256
+_NO_EPOCHS = frozenset[int]()
 LARGE_PUSH_LOGS = 2_000
 LARGE_PUSH_CHARACTERS = 2 * 1024 * 1024
 """Pushes beyond these are hashed on a thread: the largest ones would keep the event loop for a tenth of a second."""
@@ -89,7 +92,7 @@ class SyncService:
         data = [log.encrypted_data for log in logs]
         nonces = [log.nonce for log in logs]
         timestamps = [log.haex_timestamp for log in logs]
-        data_sizes = [measure(text) for text in data]
+        data_sizes = measure_all(data)
         if (
             len(logs) > settings.max_logs_per_push
             or max(data_sizes, default=0) > settings.max_log_bytes
@@ -97,25 +100,20 @@ class SyncService:
             or max(map(len, timestamps), default=0) > MAX_FIELD_CHARACTERS
         ):
             raise PushTooLarge(limits=self.limits())
-        sizes = [size + measure(nonce) + LOG_OVERHEAD_BYTES for size, nonce in zip(data_sizes, nonces, strict=True)]
+        sizes = [size + nonce + LOG_OVERHEAD_BYTES for size, nonce in zip(data_sizes, measure_all(nonces), strict=True)]
         epochs = [log.key_epoch for log in logs]
         return Push(
             stream_id=user_id,
             vault_id=vault_id.lower(),
             device_id=device_id,
-            keys=[
-                content_key(log.haex_timestamp, log.nonce, log.encrypted_data)
-                if log.id is None
-                else client_key(log.id.lower())
-                for log in logs
-            ],
+            keys=_keys(logs),
             data=data,
             nonces=nonces,
             timestamps=timestamps,
             key_epochs=epochs,
             sizes=sizes,
             size=sum(sizes),
-            epochs_used=frozenset(epochs) - {0},
+            epochs_used=frozenset(epochs) - {0} if any(epochs) else _NO_EPOCHS,
         )
 
     def limits(self) -> dict[str, int]:
@@ -236,6 +234,17 @@ class SyncService:
         await store.mark_deleted(tx, user_id, [vault.vault_no for vault in vaults], now_ms)
         await records.delete_account(tx, user_id)
         await store.mark_gone(tx, user_id, now_ms)
+
+
+def _keys(logs: Sequence[IncomingLog]) -> list[bytes]:
+    """The dedupe keys of logs as they are stored."""
+    ids = [log.id for log in logs]
+    if None not in ids:
+        return client_keys(cast(list[str], ids))
+    return [
+        content_key(log.haex_timestamp, log.nonce, log.encrypted_data) if log.id is None else client_key(log.id)
+        for log in logs
+    ]
 
 
 async def read_page(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from hapta.db.database import Param, ReadTx, Row, WriteTx
 from hapta.sync import store_postgres
-from hapta.sync.models import EMPTY_CHAIN, Stream, Vault
+from hapta.sync.models import EMPTY_CHAIN, Growth, Stream, Vault
 
 _STREAM = "id, kind, last_sequence, bytes, logs, removed, epoch, quota_bytes, next_vault_no"
 VAULT_FIELDS = """stream_id, vault_no, vault_id, head, chain, logs, bytes, largest, created_at, last_push_at,
@@ -70,6 +70,16 @@ _UPDATE_VAULT = """
     UPDATE sync_vaults SET head = :head, chain = :chain, logs = :logs, bytes = :bytes, largest = :largest,
         last_push_at = :last_push_at
     WHERE stream_id = :stream_id AND vault_no = :vault_no"""
+# What a push builds on, compared and changed at once: the row is only written when it is still as it was believed to be.
+_MOVE_STREAM = """
+    UPDATE sync_streams SET last_sequence = :last_sequence, bytes = :bytes, logs = :logs
+    WHERE id = :id AND last_sequence = :was_last AND bytes = :was_bytes AND logs = :was_logs AND next_vault_no = :next_no
+        AND epoch = :epoch AND quota_bytes IS NOT DISTINCT FROM :quota_bytes AND kind = 'user'"""
+_GROW_VAULT = """
+    UPDATE sync_vaults
+    SET head = :head, chain = :chain, logs = :logs, bytes = :bytes, largest = :largest, last_push_at = :pushed_at
+    WHERE stream_id = :stream AND vault_no = :vault AND head = :was_head AND chain = :was_chain AND logs = :was_logs
+        AND bytes = :was_bytes AND largest = :was_largest AND removed_upto = 0 AND deleted_at IS NULL"""
 
 _LIVE_VAULTS = f"""
     SELECT {VAULT_FIELDS} FROM sync_vaults
@@ -232,16 +242,57 @@ async def key_epochs(tx: ReadTx, stream_ids: Sequence[str], vault_ids: Sequence[
 
 
 async def append(
-    tx: WriteTx, rows: Sequence[Row], streams: Sequence[Stream], vaults: Sequence[Vault], *, ignore_conflicts: bool
+    tx: WriteTx,
+    rows: Sequence[Row],
+    streams: Sequence[Growth[Stream]],
+    vaults: Sequence[Growth[Vault]],
+    *,
+    ignore_conflicts: bool,
 ) -> int:
     """Stores logs and writes heads and counters back; the number of logs really stored. The caller holds the locks, and rolls
     back when fewer were stored than given."""
+    after = [stream for _, stream in streams], [vault for _, vault in vaults]
     if tx.engine == "postgres":
-        return await store_postgres.append(tx, rows, streams, vaults)
+        return await store_postgres.append(tx, rows, *after)
     inserted = await add_logs(tx, rows, ignore_conflicts=ignore_conflicts)
-    await save_streams(tx, streams)
-    await save_vaults(tx, vaults)
+    await save_streams(tx, after[0])
+    await save_vaults(tx, after[1])
     return inserted
+
+
+async def append_if_unmoved(
+    tx: WriteTx, rows: Sequence[Row], streams: Sequence[Growth[Stream]], vaults: Sequence[Growth[Vault]]
+) -> int | None:
+    """`append` for a caller that holds no lock: takes the locks, and compares all that was built on first.
+
+    Returns:
+        The number of logs really stored, as `append`. None when a stream or vault is not as it was believed to be: then the
+        caller rolls back.
+
+    Raises:
+        UniqueViolation: some logs are stored already (PostgreSQL, where it is one statement).
+    """
+    if tx.engine == "postgres":
+        return await store_postgres.append_if_unmoved(tx, rows, streams, vaults)
+    moved = [
+        (
+            now.last_sequence, now.bytes, now.logs,
+            was.id, was.last_sequence, was.bytes, was.logs, was.next_vault_no, was.epoch, was.quota_bytes,
+        )
+        for was, now in streams
+    ]  # fmt: skip
+    if await tx.execute_each(_MOVE_STREAM, moved) != len(moved):
+        return None
+    grown = [
+        (
+            now.head, now.chain, now.logs, now.bytes, now.largest, now.last_push_at,
+            was.stream_id, was.vault_no, was.head, was.chain, was.logs, was.bytes, was.largest,
+        )
+        for was, now in vaults
+    ]  # fmt: skip
+    if await tx.execute_each(_GROW_VAULT, grown) != len(grown):
+        return None
+    return await add_logs(tx, rows, ignore_conflicts=True)
 
 
 async def add_logs(tx: WriteTx, rows: Sequence[Row], *, ignore_conflicts: bool) -> int:

@@ -260,6 +260,31 @@ async def test_execute_counts_the_rows_it_changed(db: Database) -> None:
     assert await db.write(body) == [2, 0, 0, 2]
 
 
+async def test_a_statement_for_each_row_counts_all_that_it_changed(db: Database) -> None:
+    async def body(tx: WriteTx) -> list[int]:
+        await tx.execute_many(INSERT, [{"id": id, "size": 1, "body": None} for id in "abc"])
+        update = "UPDATE notes SET size = :new WHERE id = :id AND size = :old"
+        return [
+            await tx.execute_each(update, [(2, "a", 1), (2, "b", 1)]),
+            await tx.execute_each(update, [(3, "a", 2), (3, "b", 1), (3, "zz", 1)]),
+            await tx.execute_each(update, []),
+        ]
+
+    assert await db.write(body) == [2, 1, 0]
+
+
+async def test_a_single_statement_is_a_transaction_by_itself(db: Database) -> None:
+    async def add(tx: WriteTx) -> int:
+        return await tx.execute(INSERT, id="a", size=1, body=None)
+
+    commits = db.stats.commits
+    assert await db.write(add, single=True) == 1
+    assert db.stats.commits == commits + 1
+    with pytest.raises(UniqueViolation):
+        await db.write(add, single=True)
+    assert await ids(db) == ["a"]
+
+
 async def test_text_for_one_engine_reaches_only_that_one(db: Database) -> None:
     async def body(tx: ReadTx) -> Any:
         return await tx.fetch_value("SELECT /*sqlite: 'sqlite' */ /*postgres: 'postgres' */ FOR UPDATE")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from hapta.kit.clock import iso_ms
 from hapta.sync.models import id_prefix
 from hapta.sync.routes import pulled_logs, push_answer
+from hapta.sync.schemas import PushAnswer
 from tests.sync.house import OTHER, SECOND_VAULT, USER, VAULT, House, Log, Open, new_logs, until
 
 pytestmark = pytest.mark.anyio
@@ -102,7 +104,7 @@ async def test_large_logs_do_not_fill_the_memory_and_none_is_left_out(open_house
 
 async def test_ids_and_instants_on_the_wire_are_those_of_the_push(house: House) -> None:
     logs = [*new_logs(2), Log("nameless")]
-    pushed = push_answer(await house.push(logs))
+    pushed = msgspec.json.decode(push_answer(await house.push(logs)), type=PushAnswer)
     pulled = pulled_logs(USER, await house.pull())
     assert [log.id for log in pulled] == [log.id for log in pushed.logs]
     assert [log.created_at for log in pulled] == [log.created_at for log in pushed.logs]
