@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import structlog
 
@@ -29,27 +31,32 @@ from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
 from hapta.http.middleware import Edge, access_lines
 from hapta.http.openapi import document
+from hapta.http.pages import Pages
 from hapta.http.requests import Receive, Scope, Send
+from hapta.identity.core import Core
+from hapta.identity.feature import TEMPLATE_FOLDERS as IDENTITY_TEMPLATES
+from hapta.identity.feature import Identity, Job, open_identity
 from hapta.identity.models import RewrappedKey
 from hapta.identity.passwords import Passwords
-from hapta.identity.revocations import RevocationWatch
 from hapta.identity.service import AccountService
 from hapta.identity.sessions import SessionService
-from hapta.kit.access import UserId
+from hapta.kit.access import UserId, Verifier
 from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
 from hapta.kit.logs import AccessLog, configure
 from hapta.kit.process import tune
 from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
-from hapta.kit.tokens import Hs256Key
+from hapta.oauth.feature import TEMPLATE_FOLDERS as OAUTH_TEMPLATES
+from hapta.oauth.feature import OAuth, PageApps, open_oauth
+from hapta.oauth.metadata import resource_metadata_url
+from hapta.oauth.verifier import EitherVerifier
 from hapta.routes import docs_text, table
-from hapta.settings import RateLimitSettings, Settings
+from hapta.settings import BusSettings, DatabaseSettings, DataSettings, RateLimitSettings, Settings, with_secret
 from hapta.settings import from_environment as settings_from_environment
 from hapta.sync.feature import Sync, open_sync
 from hapta.sync.keys import KeyMaterial
 from hapta.sync.keys import RewrappedKey as SyncKey
-from hapta.sync.routes import SyncApi
 
 _log = structlog.get_logger("hapta.app")
 
@@ -59,7 +66,12 @@ class Services:
     """The features over one open database: what the server serves, and what the commands work with."""
 
     db: Database
+    auth_db: Database
+    """Of the auth side; the same as `db` unless the settings name another one."""
     bus: Bus
+    identity: Core
+    signing_in: Identity
+    oauth: OAuth | None
     sessions: SessionService
     accounts: AccountService
     passwords: Passwords
@@ -75,46 +87,65 @@ async def open_services(
     ids: Ids,
     limiter: Limiter | None = None,
     *,
+    auth_db: Database | None = None,
     run_upkeep: bool = True,
 ) -> AsyncGenerator[Services]:
     """Builds the features and hands each what it needs of the others.
 
     Args:
         limiter: for attempts to log in; None switches them off.
+        auth_db: the database of the auth side; None: `db` is it.
         run_upkeep: whether this process also does the clean-up jobs.
     """
-    secret = settings.identity.jwt_secret
-    sessions = SessionService(db, bus, clock, ids, settings.identity, Hs256Key.for_access_tokens(secret))
-
-    async def revoke_device(user_id: str, device_id: str) -> None:
-        await sessions.revoke_device(UserId(user_id), device_id)
-
-    sync = await open_sync(db, bus, clock, ids, sessions, settings.sync, revoke_device, run_upkeep=run_upkeep)
-    sessions.on_revoked(sync.on_revoked)
+    auth_db = auth_db or db
 
     async def rewrap(tx: WriteTx, user_id: UserId, keys: Sequence[RewrappedKey]) -> None:
         await sync.keys.rewrap(tx, user_id, [_sync_key(key) for key in keys])
 
-    passwords = Passwords(settings.identity)
-    accounts = AccountService(
-        db,
-        clock,
-        ids,
-        sessions,
-        passwords,
-        settings.identity,
-        secret,
-        limiter=limiter,
-        attempts=Rate.parse(settings.ratelimit.auth),
-        rewrap_vault_keys=rewrap,
-        on_account_deleted=[sync.service.purge],
-    )
-    try:
-        yield Services(db, bus, sessions, accounts, passwords, sync)
-    finally:
-        await sync.close()
-        await passwords.close()
-        await sessions.close()
+    async def purge(tx: WriteTx, user_id: UserId) -> None:
+        await sync.service.purge(tx, user_id)
+
+    async with AsyncExitStack() as stack:
+        identity = await stack.enter_async_context(
+            open_identity(
+                db,
+                auth_db,
+                bus,
+                clock,
+                ids,
+                settings,
+                limiter=limiter,
+                rewrap_vault_keys=rewrap,
+                on_deleted=[purge],
+            )
+        )
+        core, sessions = identity.core, identity.core.sessions
+
+        async def revoke_device(user_id: str, device_id: str) -> None:
+            await sessions.revoke_device(UserId(user_id), device_id)
+
+        sync = await open_sync(db, bus, clock, ids, sessions, settings.sync, revoke_device, run_upkeep=run_upkeep)
+        stack.push_async_callback(sync.close)
+        sessions.on_revoked(sync.on_revoked)
+        oauth = None
+        if settings.oauth.enabled:
+            opening = open_oauth(
+                auth_db,
+                bus,
+                clock,
+                ids,
+                settings,
+                people=core.people,
+                sessions=sessions,
+                browser=identity.browser,
+                events=identity.events,
+                fetch=identity.fetch,
+                limiter=limiter,
+            )
+            oauth = await stack.enter_async_context(opening)
+        # Last of all: what a crash left half done may concern every part.
+        await core.people.catch_up(everything=True)
+        yield Services(db, auth_db, bus, core, identity, oauth, sessions, core.accounts, core.passwords, sync)
 
 
 def _sync_key(key: RewrappedKey) -> SyncKey:
@@ -171,23 +202,25 @@ class Hapta:
         async with AsyncExitStack() as stack:
             db = await db_connect.connect(settings.database, settings.data.dir, clock)
             stack.push_async_callback(db.close)
-            if settings.database.auto_migrate:
-                await migrate.migrate(db, clock)
-            elif await migrate.pending(db):
-                raise migrate.MigrationError("The schema is not up to date: run hapta migrate")
+            await _migrated(db, settings, clock)
+            auth_db = await db_connect.connect_auth(settings.database, db, settings.data.dir, clock)
+            if auth_db is not db:
+                stack.push_async_callback(auth_db.close)
+                await _migrated(auth_db, settings, clock)
             bus = await bus_connect.connect(settings.bus)
             stack.push_async_callback(bus.close)
             limiter = _limiter(settings, clock)
             stack.push_async_callback(limiter.close)
             enabled = settings.ratelimit.enabled
             services = await stack.enter_async_context(
-                open_services(settings, db, bus, clock, self.ids, limiter if enabled else None)
+                open_services(settings, db, bus, clock, self.ids, limiter if enabled else None, auth_db=auth_db)
             )
-            watch = RevocationWatch(services.sessions, db, bus, clock)
+            watch = services.identity.watch
             await watch.open()
             stack.push_async_callback(watch.close)
-            watching = asyncio.create_task(watch.run(), name="revocations")
-            stack.push_async_callback(_stopped, watching)
+            for name, work in _jobs(services).items():
+                stack.push_async_callback(_stopped, asyncio.create_task(_run(work), name=name))
+            services.signing_in.outbox.start()
             access_log = AccessLog(sys.stderr.buffer, encode=access_lines) if settings.log.access else None
             if access_log is not None:
                 stack.callback(access_log.close)
@@ -200,20 +233,59 @@ class Hapta:
                 _checks(services),
                 metrics,
                 settings.server.metrics_token,
-                self._extra_endpoints,
+                [*_identity_endpoints(settings, services), *self._extra_endpoints],
             )
             edge = Edge(
                 settings.server,
-                services.sessions,
+                _verifier(services),
                 Limits(limiter if enabled else None, limit_classes(settings.ratelimit)),
                 Cors(settings.server.cors_origin),
                 metrics,
                 clock,
                 access_log,
+                services.signing_in.browser,
+                resource_metadata="" if services.oauth is None else resource_metadata_url(services.oauth.issuer),
             )
             self.services = services
             self._application = Application(self.endpoints, edge)
             yield services
+
+
+async def _migrated(db: Database, settings: Settings, clock: Clock) -> None:
+    if settings.database.auto_migrate:
+        await migrate.migrate(db, clock)
+    elif await migrate.pending(db):
+        raise migrate.MigrationError("The schema is not up to date: run hapta migrate")
+
+
+def _jobs(services: Services) -> dict[str, Job]:
+    jobs = dict(services.signing_in.jobs)
+    if services.oauth is not None:
+        jobs.update(services.oauth.jobs)
+    return jobs
+
+
+async def _run(job: Job) -> None:
+    await job()
+
+
+def _verifier(services: Services) -> Verifier:
+    """First-party tokens, and third-party ones where there is an authorization server."""
+    if services.oauth is None:
+        return services.sessions
+    return EitherVerifier(services.sessions, services.oauth.access_tokens)
+
+
+def _identity_endpoints(settings: Settings, services: Services) -> list[Endpoint]:
+    """Everything of identity and oauth; the pages last, since both have parts on them."""
+    identity, oauth = services.signing_in, services.oauth
+    secure = settings.server.public_address.startswith("https:")
+    pages = Pages(settings.identity.product_name, secure, [*IDENTITY_TEMPLATES, *OAUTH_TEMPLATES])
+    return [
+        *identity.endpoints(),
+        *identity.pages(pages, apps=None if oauth is None else PageApps(oauth.consents)),
+        *(() if oauth is None else oauth.endpoints(pages)),
+    ]
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:
@@ -259,14 +331,19 @@ def _about(settings: Settings) -> health.Identity:
 
 def _checks(services: Services) -> dict[str, health.Check]:
     async def schema() -> None:
-        if await migrate.pending(services.db):
+        if await migrate.pending(services.db) or await migrate.pending(services.auth_db):
             raise Unavailable("The schema is not up to date")
+
+    async def database() -> None:
+        await services.db.ping()
+        if services.auth_db is not services.db:
+            await services.auth_db.ping()
 
     async def bus() -> None:
         if not services.bus.healthy:
             raise Unavailable("The bus is away")
 
-    return {"database": services.db.ping, "schema": schema, "bus": bus}
+    return {"database": database, "schema": schema, "bus": bus}
 
 
 def _metrics(services: Services, access_log: AccessLog | None) -> Metrics:
@@ -309,12 +386,30 @@ def from_environment() -> Hapta:
 
 
 def openapi_document(settings: Settings, version: Literal["3.1.0", "3.0.0"] = "3.1.0") -> dict[str, Any]:
-    """The OpenAPI document of a server with these settings. Opens nothing: handlers are described, never called."""
-    nothing = cast(Any, None)
-    about = _about(settings)
-    sync_api = SyncApi(nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing)
-    endpoints = table(nothing, sync_api, about, SystemClock(), {}, Metrics(), "")
-    shown = [endpoint for endpoint in endpoints if not endpoint.hidden]
+    """The OpenAPI document of a server with these settings.
+
+    The table is the one that a server makes, over an empty database of its own that is gone afterwards.
+    """
+    with tempfile.TemporaryDirectory(prefix="hapta-openapi-") as folder:
+        alone = replace(
+            settings,
+            data=DataSettings(Path(folder)),
+            database=DatabaseSettings(),
+            bus=BusSettings(),
+            log=replace(settings.log, access=False),
+        )
+        endpoints = asyncio.run(_endpoints_of(with_secret(alone)[0]))
     return document(
-        shown, title="Hapta", version=about.version, description=docs_text(), server_url="/", openapi=version
+        [endpoint for endpoint in endpoints if not endpoint.hidden],
+        title="Hapta",
+        version=hapta.__version__,
+        description=docs_text(),
+        server_url="/",
+        openapi=version,
     )
+
+
+async def _endpoints_of(settings: Settings) -> list[Endpoint]:
+    app = create_app(settings)
+    async with app.opened():
+        return app.endpoints

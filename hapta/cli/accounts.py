@@ -39,14 +39,21 @@ async def administration(settings: Settings, *, create: bool = False) -> AsyncGe
     """
     from hapta.app import open_services
     from hapta.bus.memory import MemoryBus
-    from hapta.identity.admin import AccountAdmin
+    from hapta.db import migrate
+    from hapta.db.connect import connect_auth
 
     async with opened(settings, create=create) as to:
         settings, _ = with_secret(settings)
         bus = MemoryBus()
+        auth_db = await connect_auth(settings.database, to.db, settings.data.dir, to.clock)
         try:
-            async with open_services(settings, to.db, bus, to.clock, to.ids, run_upkeep=False) as services:
-                accounts = AccountAdmin(to.db, services.accounts, services.sessions)
-                yield Administration(to.db, accounts, services.sync.service)
+            if auth_db is not to.db and settings.database.auto_migrate:
+                await migrate.migrate(auth_db, to.clock)
+            async with open_services(
+                settings, to.db, bus, to.clock, to.ids, auth_db=auth_db, run_upkeep=False
+            ) as services:
+                yield Administration(to.db, services.identity.admin, services.sync.service)
         finally:
             await bus.close()
+            if auth_db is not to.db:
+                await auth_db.close()

@@ -26,5 +26,5 @@ async def _new_epoch(settings: Settings, email: str | None) -> int:
     from hapta.sync import admin
 
     async with administration(settings) as to:
-        user_id = None if email is None else (await to.accounts.find(email)).id
+        user_id = None if email is None else (await to.accounts.find(email)).user_id
         return await admin.new_epoch(to.db, RandomIds(), user_id)

@@ -10,6 +10,7 @@ import typer
 from hapta.cli.accounts import administration
 from hapta.cli.context import ConfigOption, DataOption, read_settings, run, size_text
 from hapta.cli.main import CommandError
+from hapta.identity.models import USER_ROLE, AccountSummary
 from hapta.kit.clock import iso_ms
 from hapta.kit.errors import ValidationFailed
 from hapta.settings import Settings
@@ -62,6 +63,29 @@ def delete(
     run(_delete(settings, email))
 
 
+@app.command()
+def role(
+    email: Email,
+    roles: Annotated[list[str], typer.Argument(metavar="ROLE...", help="All roles that the account shall have.")],
+    data: DataOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Set an account's roles; its sessions end, so that the new ones count at once."""
+    run(_role(read_settings(data, config), email, roles))
+
+
+@app.command()
+def disable(email: Email, data: DataOption = None, config: ConfigOption = None) -> None:
+    """Shut an account out: its sessions end, and nobody signs in to it. It keeps what it has."""
+    run(_disabled(read_settings(data, config), email, True))
+
+
+@app.command()
+def enable(email: Email, data: DataOption = None, config: ConfigOption = None) -> None:
+    """Let a disabled account in again."""
+    run(_disabled(read_settings(data, config), email, False))
+
+
 def _password(from_stdin: bool) -> str:
     """The password: one line of standard input, or typed twice and not shown. Never an argument: those are seen by others."""
     if not from_stdin:
@@ -89,7 +113,7 @@ async def _add(settings: Settings, email: str, password: str) -> None:
             account = await to.accounts.add(email, password)
         except ValidationFailed as error:
             raise CommandError("; ".join(f"{issue.path[0]}: {issue.message}" for issue in error.issues)) from error
-    typer.echo(f"{account.email} is added ({account.id}).")
+    typer.echo(f"{account.email} is added ({account.user_id}).")
     typer.echo(
         "On a device: hapta vault login --plain, then hapta vault password, so that this server never sees it again."
     )
@@ -104,7 +128,8 @@ async def _list(settings: Settings) -> None:
                 maximum, used, vaults = await to.sync.quota(account.id)
                 limit = size_text(maximum) if maximum else "no limit"
                 typer.echo(
-                    f"{account.email}  {iso_ms(account.created_at)}  {len(vaults)} vault(s)  {size_text(used)} of {limit}"
+                    f"{account.email or account.phone or account.id}  {iso_ms(account.created_at)}  {len(vaults)} vault(s)  "
+                    f"{size_text(used)} of {limit}{_marks(account)}"
                 )
             count += len(page)
             if following is None:
@@ -118,10 +143,31 @@ async def _quota(settings: Settings, email: str, size_bytes: int | None) -> None
 
     async with administration(settings) as to:
         account = await to.accounts.find(email)
-        await to.sync.quota(account.id)  # an account's first contact makes the row that keeps its quota
-        await admin.set_quota(to.db, account.id, size_bytes)
+        await to.sync.quota(account.user_id)  # an account's first contact makes the row that keeps its quota
+        await admin.set_quota(to.db, account.user_id, size_bytes)
     shown = "the server's default" if size_bytes is None else size_text(size_bytes) if size_bytes else "no limit"
     typer.echo(f"{account.email}: {shown}")
+
+
+def _marks(account: AccountSummary) -> str:
+    """What is unusual about an account."""
+    roles = "" if account.roles == (USER_ROLE,) else f"  {','.join(account.roles) or 'no role'}"
+    return f"{roles}  disabled" if account.disabled else roles
+
+
+async def _role(settings: Settings, email: str, roles: list[str]) -> None:
+    async with administration(settings) as to:
+        try:
+            account = await to.accounts.set_roles(email, roles)
+        except ValidationFailed as error:
+            raise CommandError("; ".join(f"{issue.path[0]}: {issue.message}" for issue in error.issues)) from error
+    typer.echo(f"{account.email}: {', '.join(account.roles)}")
+
+
+async def _disabled(settings: Settings, email: str, disabled: bool) -> None:
+    async with administration(settings) as to:
+        account = await to.accounts.set_disabled(email, disabled)
+    typer.echo(f"{account.email} is {'disabled' if disabled else 'enabled'}.")
 
 
 async def _delete(settings: Settings, email: str) -> None:

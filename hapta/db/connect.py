@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -41,6 +42,20 @@ async def connect(settings: DatabaseSettings, data_dir: Path, clock: Clock) -> D
             return await postgres.open_postgres(settings, clock)
         case other:
             raise BadDatabaseUrl(f"database.url: unknown scheme {other!r}; use sqlite:///path or postgresql://...")
+
+
+async def connect_auth(settings: DatabaseSettings, db: Database, data_dir: Path, clock: Clock) -> Database:
+    """The database of the auth side: `db` itself, unless `database.auth_url` names another one.
+
+    Args:
+        db: the open database of the resource side.
+
+    Raises:
+        BadDatabaseUrl, Unavailable: as `connect`.
+    """
+    if settings.auth_url in ("", settings.url):
+        return db
+    return await connect(replace(settings, url=settings.auth_url), data_dir, clock)
 
 
 def _file_of(url: str) -> Path:

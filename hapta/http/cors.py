@@ -14,7 +14,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 METHODS = b"GET,HEAD,PUT,POST,DELETE,PATCH"
 MAX_AGE_SECONDS = 86_400
-EXPOSED = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id, Server-Timing, ETag"
+EXPOSED = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id, Server-Timing, ETag, WWW-Authenticate, DPoP-Nonce"
 """What a page's script may read of our answers beyond the few headers that it always may."""
 
 MAX_REQUESTED_HEADERS_BYTES = 2048

@@ -21,6 +21,7 @@ from hapta.kit.errors import (
     Gone,
     HaptaError,
     Invalid,
+    InvalidToken,
     Issue,
     NotFound,
     TooLarge,
@@ -98,7 +99,11 @@ def headers(error: HaptaError) -> Headers:
         return tuple([(name.encode(), value.encode("latin-1", "replace")) for name, value in error.wire_headers])
     if isinstance(error, TooMany | Unavailable):
         return ((b"retry-after", str(max(1, math.ceil(error.retry_after_seconds))).encode()),)
-    if isinstance(error, Unauthenticated):
+    if isinstance(error, InvalidToken):
+        return ((b"www-authenticate", b'Bearer error="invalid_token"'),)
+    if isinstance(
+        error, Unauthenticated
+    ):  # without credentials there is nothing to say of them (RFC 6750, section 3.1)
         return ((b"www-authenticate", b"Bearer"),)
     return ()
 
@@ -126,6 +131,9 @@ class Dialect:
     """Whether a known path with another method is a 405 with `Allow`; else it is a 404 like an unknown path."""
     wraps: bool = False
     """Whether answers are wrapped as well: `{status, message, code, data, timestamp}` (contract identity, section 2)."""
+    media_type: str = "application/json"
+    headers: Headers = ()
+    """What every error of this dialect carries beside its own headers (the policy of a page)."""
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
@@ -302,7 +310,13 @@ ENVELOPE = Dialect(
     tells_methods=True,
     wraps=True,
 )
-OAUTH = Dialect("oauth", _render_oauth, _object({"error": _TEXT}, {"error_description": _TEXT}), tells_methods=True)
+OAUTH = Dialect(
+    "oauth",
+    _render_oauth,
+    _object({"error": _TEXT}, {"error_description": _TEXT}),
+    tells_methods=True,
+    headers=((b"cache-control", b"no-store"), (b"pragma", b"no-cache")),  # RFC 6749, section 5.2
+)
 RELAY = Dialect(
     "relay",
     _render_relay,

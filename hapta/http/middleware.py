@@ -81,6 +81,8 @@ class Edge:
     access_log: AccessLog | None
     cookies: CookieVerifier | None = None
     internal: InternalVerifier | None = None
+    resource_metadata: str = ""
+    """Address that 401 answers name, so that apps find the authorization server (RFC 9728, section 5.1)."""
 
 
 class RequestIds:
@@ -191,14 +193,14 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             ):
                 result = await _begun(result)
         except HaptaError as error:
-            result = _error_reply(error, dialect, request, edge.clock)
+            result = _error_reply(error, dialect, request, edge)
             if isinstance(error, RateLimited):
                 decision = None  # its headers are among the error's own
         except ClientGone:
             finish(request, 499, 0, started)
             return
         except Exception as error:  # the boundary: whatever is not ours becomes a 500 with an id, and a log entry
-            result = _unexpected(error, dialect, request, edge.clock)
+            result = _unexpected(error, dialect, request, edge)
 
         if type(result) is Reply:
             status = result.status
@@ -351,23 +353,37 @@ async def _guess_costs(limits: Limits, limit: LimitClass, address: str) -> None:
         raise RateLimited(limit, decision)
 
 
-def _error_reply(error: HaptaError, dialect: Dialect, request: Request, clock: Clock) -> Reply:
+def _error_reply(error: HaptaError, dialect: Dialect, request: Request, edge: Edge) -> Reply:
     status = status_of(type(error))
-    body = dialect.render(error, status, request.request_id, iso_ms(clock.now_ms()))
+    body = dialect.render(error, status, request.request_id, iso_ms(edge.clock.now_ms()))
     own: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, RateLimited):
         own = error.headers()
     elif isinstance(error, SlowBody):
         own = (_CLOSE,)
     common = dialect.headers or (_NO_STORE,)
-    return Reply(status, body, (*common, *own, *error_headers(error)), dialect.media_type)
+    return Reply(
+        status, body, (*common, *own, *_challenged(error_headers(error), edge.resource_metadata)), dialect.media_type
+    )
 
 
-def _unexpected(error: Exception, dialect: Dialect, request: Request, clock: Clock) -> Reply:
+def _challenged(headers: Sequence[tuple[bytes, bytes]], resource_metadata: str) -> Sequence[tuple[bytes, bytes]]:
+    if not resource_metadata:
+        return headers
+    pointer = f'resource_metadata="{resource_metadata}"'.encode()
+    return [
+        (name, value + (b", " if b"=" in value else b" ") + pointer)
+        if name == b"www-authenticate" and value.startswith((b"Bearer", b"DPoP")) and b"resource_metadata" not in value
+        else (name, value)
+        for name, value in headers
+    ]
+
+
+def _unexpected(error: Exception, dialect: Dialect, request: Request, edge: Edge) -> Reply:
     _log.error(
         "request failed", request_id=request.request_id, method=request.method, path=request.path, exc_info=error
     )
-    return _error_reply(InternalError(), dialect, request, clock)
+    return _error_reply(InternalError(), dialect, request, edge)
 
 
 async def _compressed(body: bytes, accept: bytes | None, out: Headers) -> bytes:
@@ -457,7 +473,7 @@ def compile_not_found(
                 await _guess_costs(edge.limits, limit, address)
             except RateLimited as limited:
                 error = limited
-        reply = _error_reply(error, dialect, request, edge.clock)
+        reply = _error_reply(error, dialect, request, edge)
         out: Headers = [
             _JSON,
             (b"content-length", str(len(reply.content)).encode()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hapta.kit.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from hapta.kit.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 
 
 class EmailTaken(Conflict):
@@ -10,6 +10,13 @@ class EmailTaken(Conflict):
 
     code = "email_taken"
     message = "User already exists"
+
+
+class PhoneTaken(Conflict):
+    """There is an account with this phone number."""
+
+    code = "phone_taken"
+    message = "This phone number belongs to an account already"
 
 
 class RegistrationDisabled(Forbidden):
@@ -45,3 +52,31 @@ class AccountNotFound(NotFound):
 
     code = "account_not_found"
     message = "There is no account with this e-mail address"
+
+
+class CsrfFailed(Forbidden):
+    """A request that may come from a foreign page (contract identity, section 19). Which guard refused is never told."""
+
+    code = "csrf_failed"
+    message = "This request did not come from our own page. Go back, reload the page and try again"
+
+
+class WrongCode(Invalid):
+    """A one-time code that does not count: wrong, expired, used up, or never sent. Which of these is never told."""
+
+    code = "wrong_code"
+    message = "This code is wrong or no longer valid"
+
+
+class BadLink(Invalid):
+    """A link from a mail that does not count (any more)."""
+
+    code = "bad_link"
+    message = "This link is wrong or no longer valid"
+
+
+class PhoneNotServed(Invalid):
+    """Text messages do not go to this number: its country, its kind, or no provider is set up."""
+
+    code = "phone_not_served"
+    message = "This number cannot get text messages from here"

@@ -27,6 +27,7 @@ EventType = Literal[
     "auth.password.reset",
     "auth.mfa.enrolled",
     "auth.mfa.removed",
+    "auth.passkey.counter_went_back",
     "auth.session.revoked",
     "auth.session.replay",
     "auth.refresh.reuse_detected",

@@ -1,13 +1,15 @@
 """Password hashing: slow on purpose, so in a small pool of threads with a bounded queue, never on the event loop.
 
 A stored hash is `<scheme>:<hash>`; every scheme ever used verifies, and `is_stale` says which to renew at the next login.
-Passwords are hashed before bcrypt sees them, since bcrypt reads 72 bytes and stops at NUL; nothing is ever cut off.
+Passwords are hashed before bcrypt sees them, since bcrypt reads 72 bytes and stops at NUL; nothing is ever cut off. That
+first hash is keyed, so that hashes stolen elsewhere cannot be tried against ours (contract identity, section 20).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import re
 import unicodedata
 from base64 import b64encode
@@ -18,15 +20,19 @@ from typing import TypeVar
 import argon2
 import bcrypt
 
-from hapta.kit.errors import TooMany
+from hapta.kit.errors import Issue, TooMany, ValidationFailed
 from hapta.settings import IdentitySettings
 
 T = TypeVar("T")
 
-MIN_PASSWORD_CHARACTERS = 8
-MAX_PASSWORD_CHARACTERS = 1024
+MAX_PLAIN_BCRYPT_BYTES = 72
 _ARGON2ID = "argon2id"
-_BCRYPT = "bcrypt-sha256"
+_BCRYPT = "bcrypt-v2"
+_BCRYPT_PEPPERED = "bcrypt-v2p"
+_BCRYPT_PLAIN = "bcrypt-v1"
+_BCRYPT_SHA256 = "bcrypt-sha256"
+"""Of earlier releases: not keyed, so it is renewed."""
+_NO_PEPPER = b"hapta password, bcrypt v2"
 _PLAIN_BCRYPT = re.compile(r"\$2[aby]\$")
 _BCRYPT_COST = re.compile(r"\$2[aby]\$(\d\d)\$")
 
@@ -47,6 +53,10 @@ class Passwords:
     def __init__(self, settings: IdentitySettings) -> None:
         self._scheme = settings.password_scheme
         self._bcrypt_cost = settings.bcrypt_cost
+        self._pepper = settings.password_pepper.encode("utf-8", "surrogatepass")
+        self._bcrypt_tag = (
+            _BCRYPT_PLAIN if self._scheme == "bcrypt-v1" else _BCRYPT_PEPPERED if self._pepper else _BCRYPT
+        )
         self._argon2 = argon2.PasswordHasher(
             time_cost=settings.argon2_iterations, memory_cost=settings.argon2_memory_kib, parallelism=1
         )
@@ -65,7 +75,11 @@ class Passwords:
 
         Raises:
             TooManyLogins: the queue is full.
+            ValidationFailed: the scheme is plain bcrypt, which cannot hold it.
         """
+        if self._bcrypt_tag == _BCRYPT_PLAIN and not _fits_plain(_bytes(password)):
+            said = f"Must have at most {MAX_PLAIN_BCRYPT_BYTES} bytes in UTF-8 and no NUL"
+            raise ValidationFailed([Issue(("password",), said)])
         return await self._run(lambda: self._hash(password))
 
     async def verify(self, password: str, stored: str | None) -> bool:
@@ -75,7 +89,7 @@ class Passwords:
             TooManyLogins: the queue is full.
         """
         if stored is None:
-            await self._run(lambda: self._hash(password))
+            await self._run(lambda: self._burn(password))
             return False
         return await self._run(lambda: self._verify(password, stored))
 
@@ -85,7 +99,7 @@ class Passwords:
         if self._scheme == "argon2id":
             return scheme != _ARGON2ID or self._argon2.check_needs_rehash(value)
         cost = _BCRYPT_COST.match(value)
-        return scheme != _BCRYPT or cost is None or int(cost[1]) < self._bcrypt_cost
+        return scheme != self._bcrypt_tag or cost is None or int(cost[1]) < self._bcrypt_cost
 
     async def close(self) -> None:
         """Drops what still waits and lets the running hashes finish."""
@@ -104,21 +118,46 @@ class Passwords:
     def _hash(self, password: str) -> str:
         if self._scheme == "argon2id":
             return f"{_ARGON2ID}:{self._argon2.hash(_bytes(password))}"
-        hashed = bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._bcrypt_cost))
-        return f"{_BCRYPT}:{hashed.decode('ascii')}"
+        if self._bcrypt_tag == _BCRYPT_PLAIN:
+            read = _bytes(password)
+        else:
+            read = self._keyed(password, peppered=bool(self._pepper))
+        hashed = bcrypt.hashpw(read, bcrypt.gensalt(self._bcrypt_cost))
+        return f"{self._bcrypt_tag}:{hashed.decode('ascii')}"
+
+    def _burn(self, password: str) -> None:
+        """Costs what a check costs, for whom there is nothing to check."""
+        if self._scheme == "argon2id":
+            self._argon2.hash(_bytes(password))
+        else:
+            bcrypt.hashpw(_prehashed(password), bcrypt.gensalt(self._bcrypt_cost))
 
     def _verify(self, password: str, stored: str) -> bool:
         scheme, _, value = stored.partition(":")
         try:
             if scheme == _ARGON2ID:
                 return self._argon2.verify(value, _bytes(password))
-            if scheme == _BCRYPT:
+            if scheme == _BCRYPT or (scheme == _BCRYPT_PEPPERED and self._pepper):
+                keyed = self._keyed(password, peppered=scheme == _BCRYPT_PEPPERED)
+                return bcrypt.checkpw(keyed, value.encode("ascii"))
+            if scheme == _BCRYPT_SHA256:
                 return bcrypt.checkpw(_prehashed(password), value.encode("ascii"))
+            if scheme == _BCRYPT_PLAIN:
+                return _verify_plain(_bytes(password), value)
             if _PLAIN_BCRYPT.match(stored):
-                return _verify_imported(password, stored)
+                # Imported: another system may have hashed the text as it was typed, or its composed form.
+                raw = password.encode("utf-8", "surrogatepass")
+                return _verify_plain(raw, stored) or (
+                    raw != _bytes(password) and _verify_plain(_bytes(password), stored)
+                )
         except argon2.exceptions.VerifyMismatchError:
             return False
         raise ValueError(f"a stored password hash has the unknown scheme {scheme[:16]!r}")
+
+    def _keyed(self, password: str, *, peppered: bool) -> bytes:
+        """64 characters without NUL, under a key of ours: what bcrypt reads in scheme v2."""
+        key = self._pepper if peppered else _NO_PEPPER
+        return b64encode(hmac.digest(key, _bytes(password), "sha384"))
 
 
 def _bytes(password: str) -> bytes:
@@ -130,7 +169,10 @@ def _prehashed(password: str) -> bytes:
     return b64encode(hashlib.sha256(_bytes(password)).digest())
 
 
-def _verify_imported(password: str, stored: str) -> bool:
-    """Plain bcrypt from another system. It never saw what lies beyond 72 bytes or a NUL, so such a password cannot fit."""
-    raw = password.encode("utf-8", "surrogatepass")
-    return len(raw) <= 72 and b"\0" not in raw and bcrypt.checkpw(raw, stored.encode("ascii"))
+def _fits_plain(raw: bytes) -> bool:
+    return len(raw) <= MAX_PLAIN_BCRYPT_BYTES and b"\0" not in raw
+
+
+def _verify_plain(raw: bytes, stored: str) -> bool:
+    """Plain bcrypt. It never saw what lies beyond 72 bytes or a NUL, so such a password cannot fit."""
+    return _fits_plain(raw) and bcrypt.checkpw(raw, stored.encode("ascii"))

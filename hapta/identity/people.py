@@ -2,66 +2,22 @@
 
 The auth side holds no profile (contract identity, section 1): whatever it must know of a person it asks here. Two adapters
 implement the port: one over the shared database, one over HTTP to the resource server. No transaction spans the two sides;
-what must end on the auth side when a person changes is guarded by `Person.version`.
+what must end on the auth side when a person changes is guarded by `Person.version`, and carried there as a `Change`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
-from hapta.identity.models import RewrappedKey
+from hapta.identity.models import USER_ROLE, Cause, Change, NewPerson, Person, Profile, RewrappedKey
 from hapta.kit.access import UserId
 
-USER_ROLE = "user"
+__all__ = ["NOBODY", "USER_ROLE", "IdentityStore", "NewPerson", "Person", "Profile", "TakeIn"]
 
-
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What people say of themselves (OpenID Connect Core, section 5.1)."""
-
-    name: str | None = None
-    given_name: str | None = None
-    family_name: str | None = None
-    nickname: str | None = None
-    preferred_username: str | None = None
-    picture: str | None = None
-    website: str | None = None
-    birthdate: str | None = None
-    zoneinfo: str | None = None
-    locale: str | None = None
-
-
-class Person(msgspec.Struct, frozen=True, kw_only=True):
-    """A person, without anything that proves who they are. Instants are Unix milliseconds."""
-
-    user_id: UserId
-    email: str | None
-    email_verified: bool
-    phone: str | None
-    """In E.164 form."""
-    phone_verified: bool
-    roles: tuple[str, ...]
-    has_password: bool
-    version: int
-    """Raised whenever all that was issued before must end: password change, ban, role change."""
-    disabled: bool
-    profile: Profile
-    created_at: int
-    updated_at: int
-
-
-class NewPerson(msgspec.Struct, frozen=True, kw_only=True):
-    """An account to be made. Without a password there must be another way to sign in."""
-
-    email: str | None = None
-    email_verified: bool = False
-    phone: str | None = None
-    phone_verified: bool = False
-    password: str | None = None
-    auth_salt: str | None = None
-    profile: Profile = Profile()
+NOBODY = Cause()
+TakeIn = Callable[[Change], Awaitable[None]]
+"""How the auth side takes in a committed change; may be called again with the same one."""
 
 
 class IdentityStore(Protocol):
@@ -89,7 +45,11 @@ class IdentityStore(Protocol):
         """Whether this is the person's password, for a second proof while signed in."""
         ...
 
-    async def create(self, new: NewPerson) -> Person:
+    async def find_salt(self, identifier: str) -> str | None:
+        """The salt that the person's client derives its login secret with, if there is one."""
+        ...
+
+    async def create(self, new: NewPerson, *, cause: Cause = NOBODY) -> Person:
         """Makes an account.
 
         Raises:
@@ -106,8 +66,11 @@ class IdentityStore(Protocol):
         if_version: int,
         auth_salt: str | None = None,
         vault_keys: Sequence[RewrappedKey] = (),
+        cause: Cause = NOBODY,
     ) -> Person:
         """Stores a new password (None: removes it), raises the version, and stores re-wrapped vault keys with it.
+
+        All sessions end but `cause.keep_session`. `cause.reason` "reset" makes it the end of a recovery.
 
         Raises:
             WrongPassword: the version is another one by now.
@@ -115,7 +78,7 @@ class IdentityStore(Protocol):
         """
         ...
 
-    async def set_email(self, user_id: UserId, email: str | None, *, verified: bool) -> Person:
+    async def set_email(self, user_id: UserId, email: str | None, *, verified: bool, cause: Cause = NOBODY) -> Person:
         """Sets or removes the address.
 
         Raises:
@@ -123,7 +86,7 @@ class IdentityStore(Protocol):
         """
         ...
 
-    async def set_phone(self, user_id: UserId, phone: str | None, *, verified: bool) -> Person:
+    async def set_phone(self, user_id: UserId, phone: str | None, *, verified: bool, cause: Cause = NOBODY) -> Person:
         """Sets or removes the number.
 
         Raises:
@@ -131,22 +94,26 @@ class IdentityStore(Protocol):
         """
         ...
 
-    async def set_profile(self, user_id: UserId, profile: Profile) -> Person:
+    async def set_profile(self, user_id: UserId, profile: Profile, *, cause: Cause = NOBODY) -> Person:
         """Replaces the profile."""
         ...
 
-    async def set_roles(self, user_id: UserId, roles: Sequence[str]) -> Person:
+    async def set_roles(self, user_id: UserId, roles: Sequence[str], *, cause: Cause = NOBODY) -> Person:
         """Replaces the roles and raises the version."""
         ...
 
-    async def set_disabled(self, user_id: UserId, disabled: bool) -> Person:
+    async def set_disabled(self, user_id: UserId, disabled: bool, *, cause: Cause = NOBODY) -> Person:
         """Bans or readmits, and raises the version."""
         ...
 
-    async def raise_version(self, user_id: UserId) -> Person:
-        """Ends everything that was issued before: all sessions end."""
+    async def raise_version(self, user_id: UserId, *, cause: Cause = NOBODY) -> Person:
+        """Ends everything that was issued before: all sessions end but `cause.keep_session`."""
         ...
 
-    async def delete(self, user_id: UserId) -> bool:
-        """Deletes the person with all they have; whether there was one."""
+    async def delete(self, user_id: UserId, *, if_version: int | None = None, cause: Cause = NOBODY) -> bool:
+        """Deletes the person with all they have; whether there was one.
+
+        Raises:
+            WrongPassword: `if_version` is given and the version is another one by now.
+        """
         ...

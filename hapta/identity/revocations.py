@@ -16,6 +16,7 @@ from hapta.bus.bus import Bus
 from hapta.db.database import Database
 from hapta.identity import session_store as store
 from hapta.identity.models import Revocation
+from hapta.identity.session_tokens import OVERLAP_MS
 from hapta.identity.sessions import CHANNEL, SessionService
 from hapta.kit.clock import Clock
 
@@ -49,6 +50,7 @@ class RevocationWatch:
     async def open(self) -> None:
         """Listens to the bus and reads the table once, after which cached tokens count."""
         self._unsubscribe = await self._bus.subscribe(CHANNEL, self._hear, self._sessions.cache.clear)
+        await self._sessions.marks.load()
         await self.poll_once()
 
     async def run(self) -> None:
@@ -56,6 +58,7 @@ class RevocationWatch:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_forever(self.poll_once, self._poll_seconds))
             tasks.create_task(_forever(self._sessions.flush_seen, FLUSH_SECONDS))
+            tasks.create_task(_forever(self._sessions.erase_successors, OVERLAP_MS / 1000))
             tasks.create_task(_forever(self._sessions.sweep, SWEEP_SECONDS))
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from hapta.identity.errors import (
     SessionNotFound,
     WrongPassword,
 )
-from hapta.identity.models import Account, Origin, RewrappedKey, Session
+from hapta.identity.models import Origin, Person, RewrappedKey, Session
 from hapta.identity.schemas import (
     ChangePasswordRequest,
     DeleteAccountRequest,
@@ -103,61 +103,73 @@ class AccountApi:
         self._accounts = accounts
 
     async def register(self, request: Request, body: RegisterRequest) -> SignedInAnswer:
-        account, token = await self._accounts.register(
+        person, token = await self._accounts.register(
             body.email, body.password, _origin(request, body), auth_salt=body.auth_salt
         )
-        return SignedInAnswer(message="User registered successfully", user=_user(account), token=token)
+        return SignedInAnswer(message="User registered successfully", user=_user(person), token=token)
 
     async def login(self, request: Request, body: LoginRequest) -> SignedInAnswer:
-        account, token = await self._accounts.login(body.email, body.password, _origin(request, body))
-        return SignedInAnswer(message="Login successful", user=_user(account), token=token)
+        person, token = await self._accounts.login(body.email, body.password, _origin(request, body))
+        return SignedInAnswer(message="Login successful", user=_user(person), token=token)
 
     async def prelogin(self, body: PreloginRequest) -> PreloginAnswer:
         salt, iterations = await self._accounts.prelogin(body.email)
         return PreloginAnswer(salt=salt, kdf=Kdf(name="PBKDF2-HMAC-SHA256", iterations=iterations))
 
     async def me(self, caller: Caller) -> MeAnswer:
-        account = await self._accounts.me(caller)
-        return MeAnswer(user=_user(account), session_id=caller.session_id, device_id=caller.device_id)
+        person = await self._accounts.me(caller)
+        return MeAnswer(user=_user(person), session_id=caller.session_id, device_id=caller.device_id)
 
-    async def change_password(self, caller: Caller, body: ChangePasswordRequest) -> TokenAnswer:
+    async def change_password(self, request: Request, caller: Caller, body: ChangePasswordRequest) -> TokenAnswer:
         _, token = await self._accounts.change_password(
             caller,
             body.current_password,
             body.new_password,
             auth_salt=body.auth_salt,
             vault_keys=[_rewrapped(key) for key in body.vault_keys or ()],
+            origin=origin_of(request),
         )
         return TokenAnswer(message="Password changed successfully", token=token)
 
-    async def logout(self, caller: Caller) -> MessageAnswer:
-        await self._accounts.logout(caller)
+    async def logout(self, request: Request, caller: Caller) -> MessageAnswer:
+        await self._accounts.logout(caller, origin_of(request))
         return MessageAnswer(message="Logged out successfully")
 
-    async def logout_all(self, caller: Caller) -> MessageAnswer:
-        await self._accounts.logout_all(caller)
+    async def logout_all(self, request: Request, caller: Caller) -> MessageAnswer:
+        await self._accounts.logout_all(caller, origin_of(request))
         return MessageAnswer(message="Logged out everywhere")
 
-    async def delete_account(self, caller: Caller, body: DeleteAccountRequest) -> MessageAnswer:
-        await self._accounts.delete(caller, body.password)
+    async def delete_account(self, request: Request, caller: Caller, body: DeleteAccountRequest) -> MessageAnswer:
+        await self._accounts.delete(caller, body.password, origin_of(request))
         return MessageAnswer(message="Account deleted successfully")
 
     async def list_sessions(self, caller: Caller) -> SessionsAnswer:
         sessions = await self._accounts.list_sessions(caller)
         return SessionsAnswer(sessions=[_session(session, caller) for session in sessions])
 
-    async def end_session(self, caller: Caller, sessionId: str) -> SessionEndedAnswer:
-        await self._accounts.end_session(caller, sessionId)
+    async def end_session(self, request: Request, caller: Caller, sessionId: str) -> SessionEndedAnswer:
+        await self._accounts.end_session(caller, sessionId, origin_of(request))
         return SessionEndedAnswer(message="Session ended", session_id=sessionId)
 
 
-def _origin(request: Request, body: RegisterRequest | LoginRequest) -> Origin:
+def origin_of(request: Request, device_id: str | None = None, device_label: str | None = None) -> Origin:
+    """Where a request comes from, as far as the edge and its own words say."""
     user_agent = request.header("user-agent")
-    return Origin(body.device_id, body.device_label, user_agent and user_agent[:MAX_USER_AGENT_CHARACTERS])
+    return Origin(
+        device_id,
+        device_label,
+        user_agent and user_agent[:MAX_USER_AGENT_CHARACTERS],
+        request.client_address,
+        request.request_id,
+    )
 
 
-def _user(account: Account) -> UserAnswer:
-    return UserAnswer(id=account.id, email=account.email, created_at=iso_ms(account.created_at))
+def _origin(request: Request, body: RegisterRequest | LoginRequest) -> Origin:
+    return origin_of(request, body.device_id, body.device_label)
+
+
+def _user(person: Person) -> UserAnswer:
+    return UserAnswer(id=person.user_id, email=person.email or "", created_at=iso_ms(person.created_at))
 
 
 def _session(session: Session, caller: Caller) -> SessionAnswer:

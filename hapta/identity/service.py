@@ -1,91 +1,85 @@
-"""Accounts: the rules of registering, logging in, changing a password and leaving (contract sync, 2.2, 2.3, 6.4 and 10.6).
+"""Accounts in the sync dialect: registering, logging in, changing a password and leaving (contract sync, 2.2, 2.3, 6.4, 10.6).
 
-Each use case hashes first and then opens its one transaction. What it revokes is announced after the commit. Whoever asks
-about an unknown account gets the same answer, after the same time, as for a wrong password.
+People are behind `IdentityStore` and sessions behind `SessionService`: no transaction spans the two. Whoever asks about an
+unknown account gets the same answer, after the same time, as for a wrong password.
 """
 
 from __future__ import annotations
 
 import hmac
 import inspect
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from base64 import b64encode
+from collections.abc import Sequence
 
 from hapta.db.database import Database, WriteTx
-from hapta.identity import store
 from hapta.identity.errors import (
-    EmailTaken,
     InvalidCredentials,
     RegistrationDisabled,
     SessionNotFound,
     WrongPassword,
 )
 from hapta.identity.models import (
-    Account,
-    Grant,
+    Cause,
+    LoggedIn,
+    NewPerson,
     Origin,
+    Person,
     Prelogin,
     Revocation,
     RewrappedKey,
     Session,
-    SignedIn,
+    Started,
 )
-from hapta.identity.passwords import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, Passwords
+from hapta.identity.password_policy import (
+    check_email,
+    email_issues,
+    email_key,
+    length_issues,
+    password_issues,
+    refuse,
+    salt_issues,
+)
+from hapta.identity.people import IdentityStore
 from hapta.identity.sessions import SessionService
-from hapta.kit.access import Caller, UserId
-from hapta.kit.clock import Clock
-from hapta.kit.errors import InvalidToken, Issue, TooMany, ValidationFailed
-from hapta.kit.ids import Ids
+from hapta.identity.signin import SignInService
+from hapta.kit.access import Caller
+from hapta.kit.errors import InvalidToken, TooMany
 from hapta.kit.ratelimit import Limiter, Rate
 from hapta.kit.secrets import derive_key
 from hapta.settings import IdentitySettings
 
-MAX_EMAIL_CHARACTERS = 254
-SALT_BYTES = 32
 KDF_ITERATIONS = 600_000
 UNKNOWN_ORIGIN = Origin()
 
-RewrapVaultKeys = Callable[[WriteTx, UserId, Sequence[RewrappedKey]], Awaitable[None]]
-OnAccountDeleted = Callable[[WriteTx, UserId], Awaitable[None]]
-
 
 class AccountService:
-    """Everything an account's owner may do with it.
+    """Everything an account's owner may do with it in the sync dialect.
 
     Args:
+        db: the database of the auth side.
         secret: the configured secret; the keys for made-up salts and limiter keys are derived from it.
         limiter: counts attempts by e-mail address or account at `attempts`; None: no such limit.
-        rewrap_vault_keys: stores vault keys wrapped anew, inside the transaction that changes the password.
-        on_account_deleted: each is run inside the transaction that deletes an account, so it awaits nothing but `tx`.
     """
 
     def __init__(
         self,
         db: Database,
-        clock: Clock,
-        ids: Ids,
+        people: IdentityStore,
         sessions: SessionService,
-        passwords: Passwords,
+        signin: SignInService,
         settings: IdentitySettings,
         secret: str,
         *,
         limiter: Limiter | None = None,
         attempts: Rate | None = None,
-        rewrap_vault_keys: RewrapVaultKeys | None = None,
-        on_account_deleted: Sequence[OnAccountDeleted] = (),
     ) -> None:
         self._db = db
-        self._clock = clock
-        self._ids = ids
+        self._people = people
         self._sessions = sessions
-        self._passwords = passwords
+        self._signin = signin
         self._settings = settings
         self._limiter = limiter
         self._attempts = attempts
-        self._rewrap_vault_keys = rewrap_vault_keys
-        self._on_account_deleted = on_account_deleted
         self._salt_key = derive_key(secret, "prelogin-salt")
         self._limit_key = derive_key(secret, "limit-key")
 
@@ -93,7 +87,7 @@ class AccountService:
 
     async def register(
         self, email: str, password: str, origin: Origin = UNKNOWN_ORIGIN, *, auth_salt: str | None = None
-    ) -> SignedIn:
+    ) -> LoggedIn:
         """Makes an account and logs it in.
 
         Raises:
@@ -102,27 +96,27 @@ class AccountService:
         """
         if not self._settings.allow_registration:
             raise RegistrationDisabled
-        email, email_key = check_new_account(email, password, auth_salt)
-        await self._count_attempt(email_key)
-        password_hash = await self._passwords.hash(password)
+        minimum = self._settings.min_password_characters
+        refuse(
+            [
+                *email_issues(email.strip()),
+                *password_issues(password, "password", minimum, email),
+                *salt_issues(auth_salt),
+            ]
+        )
+        await self._count_attempt(email_key(email))
+        person = await self._add(email, password, Cause(origin), auth_salt)
+        return await self._logged_in(person, origin)
 
-        async def body(tx: WriteTx) -> tuple[Account, Grant, list[Revocation]]:
-            account = await self._insert(tx, email, email_key, password_hash, auth_salt)
-            return account, *await self._sessions.start(tx, account, origin)
-
-        return await self._signed_in(*await self._db.write(body))
-
-    async def add(self, email: str, password: str) -> Account:
+    async def add(self, email: str, password: str) -> Person:
         """Makes an account without logging it in, also while registration is off: the operator's way.
 
         Raises:
             ValidationFailed, EmailTaken: as in `register`.
         """
-        email, email_key = check_new_account(email, password, None)
-        password_hash = await self._passwords.hash(password)
-        return await self._db.write(lambda tx: self._insert(tx, email, email_key, password_hash, None))
+        return await self._add(email, password, Cause(actor="operator"), None)
 
-    async def login(self, email: str, password: str, origin: Origin = UNKNOWN_ORIGIN) -> SignedIn:
+    async def login(self, email: str, password: str, origin: Origin = UNKNOWN_ORIGIN) -> LoggedIn:
         """Starts a session.
 
         Raises:
@@ -130,24 +124,14 @@ class AccountService:
             InvalidCredentials: unknown account or wrong password.
             TooMany: too many attempts for this address, or too many logins at once.
         """
-        _, email_key = check_email(email)
-        _refuse(_password_issues(password, "password", minimum=0))
-        await self._count_attempt(email_key)
-        known = await self._db.read(lambda tx: store.find_by_email(tx, email_key), snapshot=False)
-        if not await self._passwords.verify(password, known.password_hash if known else None) or known is None:
+        _, key = check_email(email)
+        refuse(length_issues(password, "password", 0))
+        await self._count_attempt(key)
+        person = await self._people.check_password(key, password)
+        if person is None:
+            await self._signin.failed(None, origin, "password")
             raise InvalidCredentials
-        renewed = await self._renewed_hash(password, known.password_hash)
-
-        async def body(tx: WriteTx) -> tuple[Account, Grant, list[Revocation]]:
-            # Locked and compared: a login must not outlive the password that it was made with.
-            account = await store.lock_account(tx, known.id)
-            if account is None or account.password_hash != known.password_hash:
-                raise InvalidCredentials
-            if renewed is not None:
-                await store.rehash_password(tx, account.id, renewed)
-            return account, *await self._sessions.start(tx, account, origin)
-
-        return await self._signed_in(*await self._db.write(body))
+        return await self._logged_in(person, origin)
 
     async def prelogin(self, email: str) -> Prelogin:
         """How the client derives what it sends as the password: the account's salt, or a made-up one that never changes.
@@ -155,23 +139,23 @@ class AccountService:
         Raises:
             ValidationFailed: the address is none.
         """
-        _, email_key = check_email(email)
-        made_up = hmac.digest(self._salt_key, email_key.encode("utf-8"), "sha256")
-        salt = await self._db.read(lambda tx: store.find_salt(tx, email_key), snapshot=False)
+        _, key = check_email(email)
+        made_up = hmac.digest(self._salt_key, key.encode("utf-8"), "sha256")
+        salt = await self._people.find_salt(key)
         return Prelogin(salt or b64encode(made_up).decode("ascii"), KDF_ITERATIONS)
 
     # --- while logged in ---
 
-    async def me(self, caller: Caller) -> Account:
-        """The caller's account.
+    async def me(self, caller: Caller) -> Person:
+        """The caller.
 
         Raises:
-            InvalidToken: it has been deleted.
+            InvalidToken: the account has been deleted.
         """
-        account = await self._db.read(lambda tx: store.find_account(tx, caller.user_id), snapshot=False)
-        if account is None:
+        person = await self._people.find(caller.user_id)
+        if person is None:
             raise InvalidToken
-        return account
+        return person
 
     async def change_password(
         self,
@@ -181,8 +165,9 @@ class AccountService:
         *,
         auth_salt: str | None = None,
         vault_keys: Sequence[RewrappedKey] = (),
-    ) -> SignedIn:
-        """Changes the password, stores re-wrapped vault keys and ends all other tokens, in one transaction.
+        origin: Origin = UNKNOWN_ORIGIN,
+    ) -> LoggedIn:
+        """Changes the password with the re-wrapped vault keys, in one transaction, and then ends all other tokens.
 
         Raises:
             ValidationFailed: the new password or the salt is not acceptable.
@@ -190,50 +175,41 @@ class AccountService:
             InvalidToken: the account or the session is gone.
             TooMany: too many attempts.
         """
-        _refuse([*_password_issues(new, "newPassword"), *_salt_issues(auth_salt)])
+        minimum = self._settings.min_password_characters
+        refuse([*password_issues(new, "newPassword", minimum), *salt_issues(auth_salt)])
         known = await self._proved(caller, current)
-        password_hash = await self._passwords.hash(new)
+        person = await self._people.set_password(
+            caller.user_id,
+            new,
+            if_version=known.version,
+            auth_salt=auth_salt,
+            vault_keys=vault_keys,
+            cause=Cause(origin, keep_session=caller.session_id),
+        )
+        return LoggedIn(person, self._sessions.mint(await self._sessions.renew(person, caller.session_id)))
 
-        async def body(tx: WriteTx) -> tuple[Account, Grant, list[Revocation]]:
-            account = await self._locked_unchanged(tx, known)
-            now = self._clock.now_ms()
-            token_version = await store.set_password(tx, account.id, password_hash, auth_salt, now)
-            if vault_keys and self._rewrap_vault_keys is not None:
-                await self._rewrap_vault_keys(tx, account.id, vault_keys)
-            ended = await self._sessions.end_others(tx, account.id, caller.session_id, "password_changed")
-            grant, rolled = await self._sessions.roll(tx, account, caller.session_id, token_version)
-            return account, grant, ended + rolled
-
-        return await self._signed_in(*await self._db.write(body))
-
-    async def logout(self, caller: Caller) -> None:
+    async def logout(self, caller: Caller, origin: Origin = UNKNOWN_ORIGIN) -> None:
         """Ends the caller's session."""
-        await self._sessions.revoke(caller.user_id, caller.session_id)
+        await self._sessions.revoke(caller.user_id, caller.session_id, origin=origin)
 
-    async def logout_all(self, caller: Caller) -> None:
+    async def logout_all(self, caller: Caller, origin: Origin = UNKNOWN_ORIGIN) -> None:
         """Ends all sessions of the caller's account, this one included."""
-
-        async def body(tx: WriteTx) -> list[Revocation]:
-            if await store.bump_token_version(tx, caller.user_id, self._clock.now_ms()) is None:
-                raise InvalidToken
-            return await self._sessions.end_others(tx, caller.user_id, None, "logout_all")
-
-        await self._sessions.announce(await self._db.write(body))
+        await self._people.raise_version(caller.user_id, cause=Cause(origin, reason="logout_all"))
 
     async def list_sessions(self, caller: Caller) -> list[Session]:
         """The account's live sessions, the one used last first."""
         return await self._sessions.list_sessions(caller.user_id)
 
-    async def end_session(self, caller: Caller, session_id: str) -> None:
+    async def end_session(self, caller: Caller, session_id: str, origin: Origin = UNKNOWN_ORIGIN) -> None:
         """Ends one session of the caller's account.
 
         Raises:
             SessionNotFound: the account has no such live session.
         """
-        if not await self._sessions.revoke(caller.user_id, session_id, "ended_by_owner"):
+        if not await self._sessions.revoke(caller.user_id, session_id, "ended_by_owner", origin):
             raise SessionNotFound
 
-    async def delete(self, caller: Caller, password: str) -> None:
+    async def delete(self, caller: Caller, password: str, origin: Origin = UNKNOWN_ORIGIN) -> None:
         """Deletes the caller's account with all it has.
 
         Raises:
@@ -242,59 +218,30 @@ class AccountService:
             TooMany: too many attempts.
         """
         known = await self._proved(caller, password)
-
-        async def body(tx: WriteTx) -> list[Revocation]:
-            account = await self._locked_unchanged(tx, known)
-            return await self.delete_in(tx, account.id)
-
-        await self._sessions.announce(await self._db.write(body))
-
-    async def delete_in(self, tx: WriteTx, user_id: UserId) -> list[Revocation]:
-        """Deletes an account inside the caller's transaction; the revocations to announce after the commit."""
-        for purge in self._on_account_deleted:
-            await purge(tx, user_id)
-        await store.delete_account(tx, user_id)
-        return await self._sessions.delete_all(tx, user_id)
+        if not await self._people.delete(caller.user_id, if_version=known.version, cause=Cause(origin)):
+            raise InvalidToken
 
     # --- parts ---
 
-    async def _insert(
-        self, tx: WriteTx, email: str, email_key: str, password_hash: str, auth_salt: str | None
-    ) -> Account:
-        user_id = UserId(self._ids.uuid())
-        now = self._clock.now_ms()
-        account = await store.insert_account(tx, user_id, email, email_key, password_hash, auth_salt, now)
-        if account is None:
-            raise EmailTaken
-        return account
+    async def _add(self, email: str, password: str, cause: Cause, auth_salt: str | None) -> Person:
+        return await self._people.create(NewPerson(email=email, password=password, auth_salt=auth_salt), cause=cause)
 
-    async def _signed_in(self, account: Account, grant: Grant, revocations: list[Revocation]) -> SignedIn:
+    async def _logged_in(self, person: Person, origin: Origin) -> LoggedIn:
+        async def body(tx: WriteTx) -> tuple[Started, list[Revocation]]:
+            return await self._signin.start_in(tx, person, origin, amr=("pwd",), provider="password", token_only=True)
+
+        started, revocations = await self._db.write(body)
         await self._sessions.announce(revocations)
-        return SignedIn(account, self._sessions.mint(grant))
+        return LoggedIn(person, self._sessions.mint(started))
 
-    async def _renewed_hash(self, password: str, stored: str) -> str | None:
-        if not self._passwords.is_stale(stored):
-            return None
-        with suppress(TooMany):  # a full queue may put this off to the next login
-            return await self._passwords.hash(password)
-        return None
-
-    async def _proved(self, caller: Caller, password: str) -> Account:
-        """The caller's account, its password proved once more."""
+    async def _proved(self, caller: Caller, password: str) -> Person:
+        """The caller, their password proved once more."""
         await self._count_attempt(caller.user_id)
-        _refuse(_password_issues(password, "password", minimum=0))
-        account = await self.me(caller)
-        if not await self._passwords.verify(password, account.password_hash):
+        refuse(length_issues(password, "password", 0))
+        person = await self.me(caller)
+        if not await self._people.confirm_password(caller.user_id, password):
             raise WrongPassword
-        return account
-
-    async def _locked_unchanged(self, tx: WriteTx, known: Account) -> Account:
-        account = await store.lock_account(tx, known.id)
-        if account is None:
-            raise InvalidToken
-        if account.password_hash != known.password_hash:
-            raise WrongPassword
-        return account
+        return person
 
     async def _count_attempt(self, who: str) -> None:
         """Counts an attempt before any hashing, for unknown accounts as well. The limiter never learns the address."""
@@ -306,56 +253,3 @@ class AccountService:
             decision = await decision
         if not decision.allowed:
             raise TooMany(retry_after_seconds=decision.retry_after_seconds)
-
-
-def check_email(email: str) -> tuple[str, str]:
-    """The address as it is kept and answered, and the form in which it is unique.
-
-    Raises:
-        ValidationFailed: it has no `@` with something on both sides, or is too long.
-    """
-    email = email.strip()
-    _refuse(_email_issues(email))
-    return email, email.lower()
-
-
-def check_new_account(email: str, password: str, auth_salt: str | None) -> tuple[str, str]:
-    """Like `check_email`, naming also what is wrong with the password and the salt."""
-    email = email.strip()
-    _refuse([*_email_issues(email), *_password_issues(password, "password"), *_salt_issues(auth_salt)])
-    return email, email.lower()
-
-
-def _email_issues(email: str) -> list[Issue]:
-    local, at, domain = email.partition("@")
-    # `isprintable` is false for control characters and lone surrogates, which no database text can hold.
-    if not (local and at and domain) or "@" in domain or not email.isprintable():
-        return [Issue(("email",), "Invalid email")]
-    # The lower-case form of a letter may be longer than the letter.
-    if len(email) > MAX_EMAIL_CHARACTERS or len(email.lower()) > MAX_EMAIL_CHARACTERS:
-        return [Issue(("email",), f"Must have at most {MAX_EMAIL_CHARACTERS} characters")]
-    return []
-
-
-def _password_issues(password: str, field: str, minimum: int = MIN_PASSWORD_CHARACTERS) -> list[Issue]:
-    if len(password) < minimum:
-        return [Issue((field,), f"Must have at least {minimum} characters")]
-    if len(password) > MAX_PASSWORD_CHARACTERS:
-        return [Issue((field,), f"Must have at most {MAX_PASSWORD_CHARACTERS} characters")]
-    return []
-
-
-def _salt_issues(salt: str | None) -> list[Issue]:
-    """A real salt must look exactly like a made-up one, or `prelogin` would tell who has an account."""
-    if salt is None:
-        return []
-    with suppress(Base64Error, ValueError):
-        raw = b64decode(salt, validate=True)
-        if len(raw) == SALT_BYTES and b64encode(raw).decode("ascii") == salt:
-            return []
-    return [Issue(("authSalt",), f"Must be base64 of {SALT_BYTES} bytes")]
-
-
-def _refuse(issues: list[Issue]) -> None:
-    if issues:
-        raise ValidationFailed(issues)

@@ -46,9 +46,14 @@ class TokenCache:
         self._entries.move_to_end(token)
         return caller
 
-    def put(self, token: str, caller: Caller) -> None:
-        """Keeps a caller until the token ends, at most for `RECHECK_SECONDS`."""
-        left = min(RECHECK_SECONDS, caller.expires_at - self._clock.now())
+    @property
+    def trusted(self) -> bool:
+        """Whether revocations are known to have arrived until a moment ago."""
+        return self._clock.monotonic() < self._trusted_until
+
+    def put(self, token: str, caller: Caller, at_most_seconds: float = RECHECK_SECONDS) -> None:
+        """Keeps a caller until the token ends, at most for `at_most_seconds`."""
+        left = min(at_most_seconds, caller.expires_at - self._clock.now())
         self._entries[token] = (caller, self._clock.monotonic() + left)
         self._entries.move_to_end(token)
         self._by_user.setdefault(caller.user_id, set()).add(token)

@@ -28,14 +28,17 @@ Purpose = Literal[
     "throttle",
     "refresh-token",
     "refresh-token-kid",
+    "refresh-successor",
     "mfa-token",
     "session-key",
     "audit",
+    "audit-address",
     "subject",
     "device-cookie",
     "dpop-nonce",
     "key-seal",
     "challenge",
+    "user-code",
 ]
 
 MIN_PRODUCTION_BYTES = 32

@@ -92,8 +92,11 @@ class Hs256:
         # Our own tokens all carry one of these headers letter by letter, so theirs need no decoding.
         self._own_headers = {key.header(typ): key for key in self._keys.values()}
 
-    def verify(self, token: str) -> Claims:
+    def verify(self, token: str, *, late_seconds: float = 0.0) -> Claims:
         """The claims of a token that counts.
+
+        Args:
+            late_seconds: how long after its end it still counts, for what exchanges it for a newer one.
 
         Raises:
             BadToken: anything else, whatever it is.
@@ -107,7 +110,7 @@ class Hs256:
         # The encoded forms are compared, so padding and stray bits in the last character are refused as well.
         if not hmac.compare_digest(_signature(parts["signed"], key.secret), parts["signature"]):
             raise BadToken("the signature does not match")
-        return self._judge(_decode_object(parts["payload"]))
+        return self._judge(_decode_object(parts["payload"]), late_seconds)
 
     def _key_of(self, segment: str) -> Hs256Key:
         header = _decode_object(segment)
@@ -124,14 +127,14 @@ class Hs256:
             raise BadToken("header members that we do not read")
         return key
 
-    def _judge(self, claims: Claims) -> Claims:
+    def _judge(self, claims: Claims, late_seconds: float) -> Claims:
         if claims.get("type") != self._kind:
             raise BadToken("another kind of token")
         sub = claims.get("sub")
         if not isinstance(sub, str) or not sub:
             raise BadToken("`sub` is not a non-empty string")
         now = self._clock.now()
-        if _instant(claims, "exp") <= now:
+        if _instant(claims, "exp") + late_seconds <= now:
             raise BadToken("expired")
         for name in ("iat", "nbf"):
             if name in claims and _instant(claims, name) > now + SKEW_SECONDS:

@@ -128,6 +128,13 @@ class InvalidClientMetadata(OAuthError):
     message = "The client metadata is not acceptable"
 
 
+class InvalidSoftwareStatement(OAuthError):
+    """RFC 7591, section 3.2.2. Nobody's statements are trusted here."""
+
+    code = "invalid_software_statement"
+    message = "Software statements are not supported"
+
+
 class LoginRequired(OAuthError):
     code = "login_required"
     message = "The user must sign in"
@@ -168,3 +175,37 @@ class Throttled(TooMany):
 
     code = "temporarily_unavailable"
     message = "Too many requests"
+
+
+class UnmetAuthenticationRequirements(OAuthError):
+    """OpenID Connect Unmet Authentication Requirements 1.0: signing in did not reach the `acr` that was asked for."""
+
+    code = "unmet_authentication_requirements"
+    message = "The sign-in is not as sure as the app asks for"
+
+
+_DPOP_ALGORITHMS = "ES256 RS256 PS256 EdDSA"
+
+
+class ResourceDpopProof(Unauthenticated):
+    """RFC 9449, section 7.1: the proof that came with a token at a resource does not count."""
+
+    code = "invalid_dpop_proof"
+    message = "The DPoP proof is not valid"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message)
+        challenge = f'DPoP error="invalid_dpop_proof", algs="{_DPOP_ALGORITHMS}"'
+        self.wire_headers = (("www-authenticate", challenge),)
+
+
+class ResourceNeedsDpopNonce(Unauthenticated):
+    """RFC 9449, section 9: the resource wants a proof with this nonce."""
+
+    code = "use_dpop_nonce"
+    message = "A DPoP nonce is needed"
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__()
+        challenge = f'DPoP error="use_dpop_nonce", algs="{_DPOP_ALGORITHMS}"'
+        self.wire_headers = (("www-authenticate", challenge), ("dpop-nonce", nonce))

@@ -1,6 +1,6 @@
 """All settings of a server: `load()` reads them once at start, and everything below gets its own section handed down."""
 
-from hapta.settings.identity import IdentitySettings, MailSettings, UpstreamSettings, WebhookSettings
+from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.loading import (
     CONFIG_ENV,
     RESOLVED_ENV,
@@ -40,6 +40,7 @@ __all__ = [
     "LogSettings",
     "MailSettings",
     "OAuthSettings",
+    "OtpSettings",
     "RateLimitSettings",
     "ServerSettings",
     "Settings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hapta.kit.fields import setting
@@ -30,6 +31,10 @@ class OAuthSettings:
     refresh_grace_seconds: int = setting(
         15, "How long a token that was just rotated is answered with its successor; `0`: never.", minimum=0, maximum=60
     )
+    revocation_ends_grant: bool = setting(
+        True,
+        "Whether revoking an access token also ends the refresh token that it came with; else only that one token.",
+    )
     signing_algorithm: Literal["ES256", "RS256", "EdDSA"] = setting("ES256", "Signs access tokens.")
     key_rotation_days: int = setting(30, "A signing key is replaced after so many days.", minimum=1)
     consent_days: int = setting(365, "A consent is asked for again after so many days.", minimum=1)
@@ -37,3 +42,15 @@ class OAuthSettings:
     resources: tuple[str, ...] = setting(
         (), "Further resources that tokens may be for (RFC 8707); the issuer itself is always one."
     )
+    scopes: tuple[str, ...] = setting(
+        (),
+        "Further scopes, as `name=text` or `name/risk=text` (risk: low, medium, high): `notes:read=read your notes`.",
+    )
+    key_secret: str = setting(
+        "",
+        "Master key that seals the private signing keys, at least 32 bytes; empty: made from `identity.jwt_secret`. Give the"
+        " old one as `oauth.key_secret_previous` and run `hapta keys rewrap` to replace it.",
+        hidden="all",
+    )
+    key_secret_file: Path | None = setting(None, "File that holds `oauth.key_secret`, read at start.")
+    key_secret_previous: str = setting("", "Master key that sealed what is not sealed anew yet.", hidden="all")

@@ -15,6 +15,11 @@ class ServerSettings:
 
     host: str = setting("127.0.0.1", "Address to listen on; `0.0.0.0` for every IPv4 address of the machine.")
     port: int = setting(3000, "TCP port to listen on; `0` takes a free one.", env=("PORT",), minimum=0, maximum=65535)
+    public_url: str = setting(
+        "",
+        "Address by which people and apps reach the server, such as `https://id.example.org`: the issuer of OAuth, and what"
+        " links and cookies are made for. Empty: this machine's own.",
+    )
     workers: int = setting(1, "Processes that serve. More than one needs PostgreSQL and Redis.", minimum=1, maximum=256)
     environment: Literal["development", "production"] = setting(
         "development", "`production` refuses to start without a strong `identity.jwt_secret`.", env=("NODE_ENV",)
@@ -45,6 +50,15 @@ class ServerSettings:
     )
     compress_min_bytes: int = setting(1024, "Responses smaller than this are sent uncompressed.", minimum=0)
 
+    @property
+    def public_address(self) -> str:
+        """`public_url`, or for a server without one how this machine reaches it. It never ends with a slash."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104 - compared, not bound
+        scheme = "https" if self.tls_cert is not None else "http"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
@@ -64,6 +78,12 @@ class DatabaseSettings:
         "",
         "`postgresql://user:password@host/name`, or `sqlite:///path`; empty means SQLite in `hapta.db` in the data folder.",
         env=("DATABASE_URL",),
+        hidden="password",
+        form="database",
+    )
+    auth_url: str = setting(
+        "",
+        "Database of the auth side (sessions, clients, grants), in the same form; empty: the same as `database.url`.",
         hidden="password",
         form="database",
     )
@@ -144,6 +164,9 @@ class RateLimitSettings:
     register: str = setting("5/60:5", "Sign-up, for each address.", form="rate")
     authorize: str = setting("30/60:30", "Authorization requests and pushed ones, for each address.", form="rate")
     token: str = setting("600/60:120", "The token endpoint, for each address.", form="rate")
+    key_accounts: str = setting(
+        "60/3600:20", "New accounts of keys and new pairing requests, for each address.", form="rate"
+    )
     introspect: str = setting("6000/60:1000", "Introspection, for each address.", form="rate")
     poll: str = setting("120/60:60", "Polls of devices and pairings, for each address.", form="rate")
 

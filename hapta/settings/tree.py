@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hapta.settings.identity import IdentitySettings, MailSettings, UpstreamSettings, WebhookSettings
+from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.oauth import OAuthSettings
 from hapta.settings.sections import (
     BusSettings,
@@ -29,6 +29,7 @@ class Settings:
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     oauth: OAuthSettings = field(default_factory=OAuthSettings)
     mail: MailSettings = field(default_factory=MailSettings)
+    otp: OtpSettings = field(default_factory=OtpSettings)
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)

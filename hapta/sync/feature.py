@@ -16,7 +16,7 @@ from hapta.sync.long_requests import LongRequests
 from hapta.sync.models import Page
 from hapta.sync.push import Committer
 from hapta.sync.realtime import Hub
-from hapta.sync.routes import SyncApi, pulled_logs
+from hapta.sync.routes import SyncApi, prepare_answer, pulled_logs
 from hapta.sync.schemas import PulledLog
 from hapta.sync.service import SyncService
 from hapta.sync.snapshots import Snapshots
@@ -84,6 +84,8 @@ async def open_sync(
         clock,
         ids,
         hub.announce,
+        # SQLite is at work in this process: preparing beside its thread, and taking turns with it, costs more than it saves.
+        meanwhile=prepare_answer if db.engine == "postgres" else None,
         quota_bytes_default=settings.quota_bytes_default,
         max_vaults=settings.max_vaults_per_account,
     )

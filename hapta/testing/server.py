@@ -162,6 +162,7 @@ class TestHapta:
             "HAPTA_DATA_DIR": str(data_dir),
             "HAPTA_RATELIMIT_ENABLED": "false",
             "HAPTA_LOG_ACCESS": "false",
+            "HAPTA_SERVER_PUBLIC_URL": "https://hapta.test",
             "HAPTA_IDENTITY_ARGON2_MEMORY_KIB": "64",
             "HAPTA_IDENTITY_ARGON2_ITERATIONS": "1",
             "JWT_SECRET": "a secret for tests only, thirty-two bytes or more",
@@ -177,7 +178,7 @@ class TestHapta:
         await self._stack.enter_async_context(self.app.opened())
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)  # pyright: ignore[reportArgumentType]
         self.http = await self._stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://hapta.test", timeout=30)
+            httpx.AsyncClient(transport=transport, base_url="https://hapta.test", timeout=30)
         )
         return self
 

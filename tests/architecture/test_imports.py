@@ -48,6 +48,7 @@ PARTS_OF = {
     "inspection": "store",
     "cleanup": "store",
     "session_store": "store",
+    "person_store": "store",
 }
 """Files that hold a share of what another module stands for, where one file would be too long."""
 

@@ -79,3 +79,14 @@ def test_deleting_asks_first(hapta: Command, folder: Path) -> None:
 def test_a_mistyped_folder_makes_no_database(hapta: Command, folder: Path) -> None:
     assert "There is no database" in hapta("user", "list", "--data", "mistyped", status=1).stderr
     assert not (folder / "mistyped" / "hapta.db").exists()
+
+
+def test_roles_and_bans_are_set_by_address(hapta: Command, environ: dict[str, str]) -> None:
+    hapta("user", "add", "ada@example.org", "--password-stdin", stdin=PASSWORD, env=environ)
+    assert "user, admin" in hapta("user", "role", "Ada@example.org", "user", "admin", env=environ).stdout
+    assert "is disabled" in hapta("user", "disable", "ada@example.org", env=environ).stdout
+    assert "user,admin  disabled" in hapta("user", "list", env=environ).stdout
+    assert "is enabled" in hapta("user", "enable", "ada@example.org", env=environ).stdout
+    assert "disabled" not in hapta("user", "list", env=environ).stdout
+    assert "Is no role" in hapta("user", "role", "ada@example.org", "two words", env=environ, status=1).stderr
+    assert hapta("user", "disable", "bob@example.org", env=environ, status=1).stderr.count("\n") == 1

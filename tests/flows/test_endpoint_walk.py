@@ -32,8 +32,44 @@ PUBLIC = {
     "POST /auth/register",
     "POST /auth/login",
     "POST /auth/prelogin",
+    "GET /.well-known/oauth-authorization-server",
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/openid-configuration",
+    "GET /oauth/jwks",
+    "GET /v1/auth/request/status",
+    "POST /v1/auth",
+    "POST /v1/auth/account/request",
+    "POST /v1/auth/request",
+    "POST /identity/v1/email/confirm",
+    "POST /identity/v1/email/undo",
+    "POST /identity/v1/login",
+    "POST /identity/v1/login/code/confirm",
+    "POST /identity/v1/login/code/start",
+    "POST /identity/v1/login/passkey",
+    "POST /identity/v1/login/passkey/start",
+    "POST /identity/v1/login/second",
+    "POST /identity/v1/login/second/passkey",
+    "POST /identity/v1/login/second/passkey/start",
+    "POST /identity/v1/password/forgot",
+    "POST /identity/v1/password/reset",
+    "POST /identity/v1/refresh",
+    "POST /identity/v1/register",
+    "POST /identity/v1/register/verify",
 }
 """Who adds an endpoint that anybody may call adds it here, on purpose."""
+
+CLIENT = {
+    "GET /oauth/userinfo",
+    "POST /oauth/userinfo",
+    "POST /oauth/device_authorization",
+    "POST /oauth/introspect",
+    "POST /oauth/par",
+    "POST /oauth/revoke",
+    "POST /oauth/token",
+}
+"""Endpoints whose handlers authenticate a client, or judge a token, by themselves."""
+IN_BAND = {"POST /v1/auth/refresh"}
+HANDLER_DECIDES = ("public", "page", "client", "in_band")
 
 
 @pytest.fixture
@@ -60,7 +96,9 @@ async def with_data(hapta: TestHapta, email: str, marker: str) -> Account:
 
 def paths(endpoint: Endpoint, session_id: str) -> str:
     """The endpoint's path with real values in it."""
+    others = ("clientId", "passkeyId", "webhookId", "messageId", "linkId", "provider", "subject")
     values = {"vaultId": VAULT, "deviceId": DEVICE, "sessionId": session_id, "name": "none.js"}
+    values |= dict.fromkeys(others, VAULT)
     return endpoint.path.format(**values)
 
 
@@ -99,6 +137,22 @@ async def call(hapta: TestHapta, endpoint: Endpoint, token: str | None, session_
     return await hapta.http.request(endpoint.method, paths(endpoint, session_id), headers=headers, **options)
 
 
+def assert_refused(endpoint: Endpoint, answer: httpx.Response, code: str, message: str) -> None:
+    """The refusal, in the words of the endpoint's dialect."""
+    body = answer.json()
+    match endpoint.dialect.name:
+        case "sync":
+            assert body == {"error": message, "code": code}, endpoint.name
+        case "relay":
+            assert body == {"error": message}, endpoint.name
+        case "envelope":
+            assert body.pop("timestamp").endswith("Z")
+            expected = {"status": "error", "message": message, "code": 401, "details": {"issue": code}}
+            assert body == expected, endpoint.name
+        case other:
+            raise AssertionError(f"{endpoint.name}: no form is known for {other}")
+
+
 def http_endpoints(hapta: TestHapta) -> list[Endpoint]:
     return [endpoint for endpoint in hapta.app.endpoints if endpoint.kind == "http"]
 
@@ -108,14 +162,46 @@ async def test_only_the_endpoints_of_the_list_are_public(hapta: TestHapta) -> No
     assert public == PUBLIC
 
 
+async def test_handlers_that_authenticate_by_themselves_stand_in_a_list_and_let_nobody_in(hapta: TestHapta) -> None:
+    deciding = {e.name: e for e in http_endpoints(hapta) if e.access.kind in ("client", "in_band")}
+    assert deciding.keys() == CLIENT | IN_BAND
+    for endpoint in deciding.values():
+        for token in (None, "abc"):
+            answer = await call(hapta, endpoint, token)
+            form = await hapta.http.request(
+                endpoint.method, endpoint.path, headers={} if token is None else {"authorization": f"Bearer {token}"}
+            )
+            for refused in (answer, form):
+                assert refused.status_code in (400, 401, 415), (endpoint.name, refused.status_code, refused.text)
+                assert "access_token" not in refused.text
+                assert refused.headers["cache-control"] == "no-store", endpoint.name
+
+
+async def test_pages_show_nobody_more_than_the_way_in(hapta: TestHapta) -> None:
+    alice = await with_data(hapta, "alice@example.org", MARKER)
+    pages = [e for e in http_endpoints(hapta) if e.access.kind == "page"]
+    assert len(pages) > 40
+    for endpoint in pages:
+        assert endpoint.cors == "none" or endpoint.path == "/identity/v1/csrf", endpoint.name
+        answer = await hapta.http.request(endpoint.method, endpoint.path)
+        assert answer.status_code in (200, 303, 400, 403), (endpoint.name, answer.status_code)
+        assert "no-store" in answer.headers["cache-control"], endpoint.name
+        assert alice.email not in answer.text
+        if endpoint.method == "GET" and endpoint.path.startswith("/identity/account"):
+            assert answer.status_code == 303, endpoint.name
+            assert answer.headers["location"].startswith("/identity/login?"), endpoint.name
+        if endpoint.method == "POST" and endpoint.path not in ("/oauth/authorize", "/oauth/logout"):
+            assert answer.status_code in (400, 403), (endpoint.name, answer.status_code)  # not from a page of ours
+
+
 async def test_nobody_gets_401_before_anything_else_is_looked_at(hapta: TestHapta) -> None:
     for endpoint in http_endpoints(hapta):
-        if endpoint.access.kind == "public":
+        if endpoint.access.kind in HANDLER_DECIDES:
             continue
         answer = await call(hapta, endpoint, None)
         assert answer.status_code == 401, endpoint.name
-        assert answer.json() == {"error": "Unauthorized - Missing or invalid token", "code": "missing_token"}
-        assert answer.headers["www-authenticate"] == "Bearer"
+        assert_refused(endpoint, answer, "missing_token", "Unauthorized - Missing or invalid token")
+        assert answer.headers["www-authenticate"].startswith("Bearer resource_metadata=")
 
 
 async def test_tokens_that_do_not_count_are_refused_everywhere(
@@ -137,15 +223,16 @@ async def test_tokens_that_do_not_count_are_refused_everywhere(
         "swapped": f"{head}.{foreign.token.split('.')[1]}.{signature}",
     }
     for endpoint in http_endpoints(hapta):
-        if endpoint.access.kind == "public":
+        if endpoint.access.kind in HANDLER_DECIDES:
             continue
         for name, token in wrong.items():
             answer = await call(hapta, endpoint, token)
             assert answer.status_code == 401, (endpoint.name, name)
-            assert answer.json() == {"error": "Unauthorized - Invalid token", "code": "invalid_token"}
+            assert_refused(endpoint, answer, "invalid_token", "Unauthorized - Invalid token")
+            assert answer.headers["www-authenticate"].startswith('Bearer error="invalid_token"')
     clock.advance(seconds=8 * 86_400)
     for endpoint in http_endpoints(hapta):
-        if endpoint.access.kind != "public":
+        if endpoint.access.kind not in HANDLER_DECIDES:
             assert (await call(hapta, endpoint, alice.token)).status_code == 401, (endpoint.name, "expired")
 
 
@@ -155,8 +242,14 @@ async def test_another_account_neither_sees_nor_changes_anything(hapta: TestHapt
     session_id = (await alice.get("/auth/sessions")).json()["sessions"][0]["id"]
     before = (await alice.get("/export")).text
     assert MARKER in before
-    ends_mallory = {"POST /auth/logout", "POST /auth/logout-all", "DELETE /auth/account"}
-    endpoints = [e for e in http_endpoints(hapta) if e.access.kind != "public"]
+    ends_mallory = {
+        "POST /auth/logout",
+        "POST /auth/logout-all",
+        "DELETE /auth/account",
+        "POST /identity/v1/logout",
+        "POST /identity/v1/logout-all",
+    }
+    endpoints = [e for e in http_endpoints(hapta) if e.access.kind not in HANDLER_DECIDES]
     for endpoint in sorted(endpoints, key=lambda e: e.name in ends_mallory):
         answer = await call(hapta, endpoint, mallory.token, session_id)
         assert answer.status_code < 500, (endpoint.name, answer.text)

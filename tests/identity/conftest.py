@@ -12,18 +12,20 @@ import pytest
 
 from hapta.bus.bus import Bus
 from hapta.bus.memory import MemoryBus
-from hapta.db.connect import connect
+from hapta.db.connect import connect, connect_auth
 from hapta.db.database import Database
 from hapta.db.migrate import migrate
 from hapta.identity.admin import AccountAdmin
+from hapta.identity.core import Core, build_core
 from hapta.identity.passwords import Passwords
+from hapta.identity.people_store import LocalIdentityStore
 from hapta.identity.revocations import RevocationWatch
 from hapta.identity.service import AccountService
 from hapta.identity.sessions import SessionService
+from hapta.identity.signin import SignInService
 from hapta.kit.access import Caller
 from hapta.kit.clock import SystemClock
 from hapta.kit.ids import RandomIds
-from hapta.kit.tokens import Hs256Key
 from hapta.settings import DatabaseSettings, IdentitySettings
 from hapta.testing.clock import FakeClock
 
@@ -45,6 +47,10 @@ class Worker:
     """The identity services of one worker process."""
 
     db: Database
+    auth_db: Database
+    core: Core
+    people: LocalIdentityStore
+    signin: SignInService
     sessions: SessionService
     accounts: AccountService
     passwords: Passwords
@@ -69,26 +75,44 @@ async def new_worker(database_url: str, tmp_path: Path, clock: FakeClock) -> Asy
     """Makes workers over one database. Each has its own bus unless given one: only the table joins them then."""
     made: list[Worker] = []
 
-    async def new(bus: Bus | None = None, *, accounts: dict[str, Any] | None = None, **settings: Any) -> Worker:
-        db = await connect(DatabaseSettings(url=database_url), tmp_path, SystemClock())
+    async def new(
+        bus: Bus | None = None, *, accounts: dict[str, Any] | None = None, auth_url: str = "", **settings: Any
+    ) -> Worker:
+        urls = DatabaseSettings(url=database_url, auth_url=auth_url)
+        db = await connect(urls, tmp_path, SystemClock())
         await migrate(db, SystemClock())
-        ids, bus, identity = RandomIds(), bus or MemoryBus(), replace(CHEAP, **settings)
-        sessions = SessionService(db, bus, clock, ids, identity, Hs256Key.for_access_tokens(SECRET))
-        passwords = Passwords(identity)
-        service = AccountService(db, clock, ids, sessions, passwords, identity, SECRET, **(accounts or {}))
-        watch = RevocationWatch(sessions, db, bus, clock)
-        worker = Worker(db, sessions, service, passwords, watch, AccountAdmin(db, service, sessions), [])
+        auth_db = await connect_auth(urls, db, tmp_path, SystemClock())
+        if auth_db is not db:
+            await migrate(auth_db, SystemClock())
+        core = build_core(
+            db, auth_db, bus or MemoryBus(), clock, RandomIds(), replace(CHEAP, **settings), SECRET, **(accounts or {})
+        )
+        worker = Worker(
+            db,
+            auth_db,
+            core,
+            core.people,
+            core.signin,
+            core.sessions,
+            core.accounts,
+            core.passwords,
+            core.watch,
+            core.admin,
+            [],
+        )
+        sessions = core.sessions
         sessions.on_revoked(lambda user, session: worker.ended.append((user, session)))
-        await watch.open()
+        await core.watch.open()
         made.append(worker)
         return worker
 
     yield new
     for worker in made:
         await worker.watch.close()
-        await worker.sessions.close()
-        await worker.passwords.close()
+        await worker.core.close()
         await worker.db.close()
+        if worker.auth_db is not worker.db:
+            await worker.auth_db.close()
 
 
 @pytest.fixture

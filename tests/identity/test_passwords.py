@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ import bcrypt
 import pytest
 
 from hapta.identity.passwords import Passwords, TooManyLogins
+from hapta.kit.errors import ValidationFailed
 from hapta.settings import IdentitySettings
 from tests.identity.conftest import CHEAP
 
@@ -141,4 +144,71 @@ async def test_a_stored_hash_of_no_known_scheme_is_an_error_and_not_a_match() ->
     passwords = Passwords(CHEAP)
     with pytest.raises(ValueError, match="unknown scheme"):
         await passwords.verify("x", "md5:d41d8cd98f00b204e9800998ecf8427e")
+    await passwords.close()
+
+
+PLAIN = replace(CHEAP, password_scheme="bcrypt-v1")
+PEPPERED = replace(BCRYPT, password_pepper="a pepper that only tests know")
+
+
+async def test_a_hash_stolen_elsewhere_cannot_be_tried_against_ours() -> None:
+    passwords = Passwords(BCRYPT)
+    stored = await passwords.hash("correct horse")
+    scheme, _, value = stored.partition(":")
+    assert scheme == "bcrypt-v2"
+    for elsewhere in (hashlib.sha256, hashlib.sha384, hashlib.md5):
+        digest = elsewhere(b"correct horse").digest()
+        for known in (digest, b64encode(digest), digest.hex().encode()):
+            assert not bcrypt.checkpw(known.replace(b"\0", b"")[:72], value.encode())
+    await passwords.close()
+
+
+async def test_a_hash_of_an_earlier_release_verifies_and_is_renewed() -> None:
+    passwords = Passwords(BCRYPT)
+    pre = b64encode(hashlib.sha256(b"correct horse").digest())
+    stored = f"bcrypt-sha256:{bcrypt.hashpw(pre, bcrypt.gensalt(4)).decode()}"
+    assert await passwords.verify("correct horse", stored)
+    assert not await passwords.verify("correct horsf", stored)
+    assert passwords.is_stale(stored)
+    await passwords.close()
+
+
+async def test_a_pepper_is_needed_to_verify_and_makes_hashes_without_it_stale() -> None:
+    plain, peppered = Passwords(BCRYPT), Passwords(PEPPERED)
+    other = Passwords(replace(PEPPERED, password_pepper="another pepper"))
+    before, after = await plain.hash("correct horse"), await peppered.hash("correct horse")
+    assert await peppered.verify("correct horse", before)
+    assert peppered.is_stale(before)
+    assert await peppered.verify("correct horse", after)
+    assert not peppered.is_stale(after)
+    assert not await other.verify("correct horse", after)
+    with pytest.raises(ValueError, match="unknown scheme"):
+        await plain.verify("correct horse", after)
+    for each in (plain, peppered, other):
+        await each.close()
+
+
+@pytest.mark.parametrize(
+    ("password", "fits"), [("x" * 72, True), ("x" * 73, False), ("é" * 36, True), ("é" * 37, False), ("a\0b", False)]
+)
+async def test_plain_bcrypt_refuses_what_it_would_cut_off(password: str, fits: bool) -> None:
+    passwords = Passwords(PLAIN)
+    if fits:
+        stored = await passwords.hash(password)
+        assert stored.startswith("bcrypt-v1:$2b$04$")
+        assert await passwords.verify(password, stored)
+        assert not await passwords.verify(password + "x", stored)
+        assert not passwords.is_stale(stored)
+    else:
+        with pytest.raises(ValidationFailed, match="Validation failed"):
+            await passwords.hash(password)
+    await passwords.close()
+
+
+async def test_an_imported_hash_fits_whichever_form_of_an_accent_is_typed() -> None:
+    passwords = Passwords(CHEAP)
+    stored = bcrypt.hashpw("caf\u00e9 con leche".encode(), bcrypt.gensalt(4)).decode()
+    assert await passwords.verify("caf\u00e9 con leche", stored)
+    assert await passwords.verify("cafe\u0301 con leche", stored)
+    assert not await passwords.verify("cafe con leche", stored)
     await passwords.close()

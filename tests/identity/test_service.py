@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from hapta.db.database import WriteTx
-from hapta.identity import store
 from hapta.identity.errors import (
     AccountNotFound,
     EmailTaken,
@@ -35,8 +34,8 @@ async def test_registering_logs_in_and_answers_the_address_as_given(worker: Work
     account, token = await worker.accounts.register(f"  {ALICE} ", PASSWORD)
     assert account.email == ALICE
     assert account.created_at == clock.now_ms()
-    assert (await worker.caller(token)).user_id == account.id
-    assert (await worker.accounts.login("ALICE@EXAMPLE.ORG", PASSWORD)).account.id == account.id
+    assert (await worker.caller(token)).user_id == account.user_id
+    assert (await worker.accounts.login("ALICE@EXAMPLE.ORG", PASSWORD)).person.user_id == account.user_id
 
 
 async def test_fifty_registrations_of_one_address_make_one_account(worker: Worker) -> None:
@@ -71,7 +70,7 @@ async def test_what_is_no_address_is_refused_everywhere(worker: Worker, email: s
 
 async def test_the_longest_address_is_accepted(worker: Worker) -> None:
     email = "a@" + "b" * 252
-    assert (await worker.accounts.register(email, PASSWORD)).account.email == email
+    assert (await worker.accounts.register(email, PASSWORD)).person.email == email
 
 
 async def test_every_bad_field_of_a_registration_is_named(worker: Worker) -> None:
@@ -95,7 +94,7 @@ async def test_switched_off_registration_still_lets_the_operator_add(new_worker:
     with pytest.raises(RegistrationDisabled):
         await worker.accounts.register(ALICE, PASSWORD)
     account = await worker.admin.add(ALICE, PASSWORD)
-    assert (await worker.accounts.login(ALICE, PASSWORD)).account.id == account.id
+    assert (await worker.accounts.login(ALICE, PASSWORD)).person.user_id == account.user_id
 
 
 async def test_unknown_account_and_wrong_password_answer_alike(worker: Worker) -> None:
@@ -111,14 +110,12 @@ async def test_unknown_account_and_wrong_password_answer_alike(worker: Worker) -
 async def test_a_login_renews_a_hash_below_the_policy(new_worker: NewWorker) -> None:
     old = await new_worker(password_scheme="bcrypt")
     new = await new_worker()
-    account, _ = await old.accounts.register(ALICE, PASSWORD)
+    await old.accounts.register(ALICE, PASSWORD)
 
     async def stored() -> str:
-        found = await new.db.read(lambda tx: store.find_account(tx, account.id))
-        assert found is not None
-        return found.password_hash
+        return await new.db.read(lambda tx: tx.fetch_value("SELECT password_hash FROM res_accounts"))
 
-    assert (await stored()).startswith("bcrypt-sha256:$2b$04$")
+    assert (await stored()).startswith("bcrypt-v2:$2b$04$")
     await new.accounts.login(ALICE, PASSWORD)
     renewed = await stored()
     assert renewed.startswith("argon2id:$argon2id$v=19$m=8,t=1,p=1$")
@@ -192,7 +189,7 @@ async def test_rewrapped_keys_and_the_password_change_together_or_not_at_all(new
     assert (await worker.accounts.me(caller)).email == ALICE
     assert await worker.caller(token)
     await worker.accounts.change_password(caller, PASSWORD, "another password", vault_keys=[good])
-    assert seen[-1] == (account.id, [good])
+    assert seen[-1] == (account.user_id, [good])
     assert (await worker.accounts.me(caller)).email == "touched"
 
 
@@ -222,13 +219,13 @@ async def test_a_deleted_account_leaves_nothing_and_its_tokens_are_worth_nothing
     async def purge(tx: WriteTx, user_id: str) -> None:
         purged.append(user_id)
 
-    worker = await new_worker(accounts={"on_account_deleted": [purge]})
+    worker = await new_worker(accounts={"on_deleted": [purge]})
     account, token = await worker.accounts.register(ALICE, PASSWORD)
     caller = await worker.caller(token)
     with pytest.raises(WrongPassword):
         await worker.accounts.delete(caller, "wrong password")
     await worker.accounts.delete(caller, PASSWORD)
-    assert purged == [account.id]
+    assert purged == [account.user_id]
     assert await count(worker, "res_accounts") == await count(worker, "auth_sessions") == 0
     with pytest.raises(InvalidToken):
         await worker.caller(token)
@@ -242,14 +239,14 @@ async def test_a_deleted_account_leaves_nothing_and_its_tokens_are_worth_nothing
         with pytest.raises(InvalidToken):
             await late
     await worker.accounts.logout(caller)
-    assert (await worker.accounts.register(ALICE, PASSWORD)).account.id != account.id
+    assert (await worker.accounts.register(ALICE, PASSWORD)).person.user_id != account.user_id
 
 
 async def test_a_failing_purge_keeps_the_account(new_worker: NewWorker) -> None:
     async def purge(tx: WriteTx, user_id: str) -> None:
         raise Conflict("not now")
 
-    worker = await new_worker(accounts={"on_account_deleted": [purge]})
+    worker = await new_worker(accounts={"on_deleted": [purge]})
     _, token = await worker.accounts.register(ALICE, PASSWORD)
     with pytest.raises(Conflict, match="not now"):
         await worker.accounts.delete(await worker.caller(token), PASSWORD)
@@ -265,7 +262,7 @@ async def test_sessions_are_listed_and_ended_by_their_owner_only(worker: Worker,
     alice, second, bob = [await worker.caller(token) for token in (mine, other, foreign)]
     sessions = await worker.accounts.list_sessions(alice)
     assert [session.id for session in sessions] == [second.session_id, alice.session_id]
-    assert sessions[1][1:4] == phone
+    assert sessions[1][1:4] == phone[:3]
     with pytest.raises(SessionNotFound):
         await worker.accounts.end_session(bob, alice.session_id)
     await worker.accounts.end_session(alice, second.session_id)
@@ -342,7 +339,7 @@ async def test_operators_page_through_accounts_and_delete_one(new_worker: NewWor
     first, cursor = await beside.admin.list_accounts(limit=2)
     assert cursor is not None
     rest, end = await beside.admin.list_accounts(cursor, limit=2)
-    assert [account.email[0] for account in [*first, *rest]] == ["a", "b", "c"]
+    assert [account.email for account in [*first, *rest]] == [f"{name}@example.org" for name in "cab"]
     assert end is None
     assert await server.caller(tokens["b"])
     await beside.admin.delete("B@example.org")

@@ -102,7 +102,7 @@ async def test_the_token_is_looked_at_before_the_body(hapta: TestHapta, path: st
     headers = {"content-type": "application/json"}
     answer = await hapta.http.post(path, content=content, headers=headers)
     assert refused(answer, 401, "Unauthorized - Missing or invalid token", "missing_token")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["www-authenticate"].startswith("Bearer")
     answer = await hapta.http.post(path, content=content, headers={**headers, "authorization": "Bearer a.b.c"})
     assert answer.json() == {"error": "Unauthorized - Invalid token", "code": "invalid_token"}
     assert answer.status_code == 401
@@ -188,7 +188,7 @@ async def test_an_unknown_route_is_a_404_with_and_without_a_token(hapta: TestHap
 async def test_a_known_route_with_another_method_is_a_404(hapta: TestHapta, alice: Account) -> None:
     methods: dict[str, set[str]] = {}
     for endpoint in hapta.app.endpoints:
-        if endpoint.kind == "http":
+        if endpoint.kind == "http" and endpoint.dialect.name == "sync":
             methods.setdefault(endpoint.path.replace("{vaultId}", VAULT), set()).add(endpoint.method)
     for path, known in methods.items():
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - known:

@@ -1,0 +1,90 @@
+"""The services that `hapta client` and `hapta keys` need, over one open database of the auth side, as the server builds them.
+
+A running server learns of every change from the database, where its workers look each second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hapta.cli.context import opened
+from hapta.settings import Settings, with_secret
+
+if TYPE_CHECKING:
+    from hapta.db.database import WriteTx
+    from hapta.identity.models import Revocation
+    from hapta.oauth.clients.service import Clients
+    from hapta.oauth.keys.service import SigningKeys
+    from hapta.oauth.registration.service import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthServices:
+    """What operators manage of the authorization server."""
+
+    clients: Clients
+    registration: Registration
+    keys: SigningKeys
+
+
+@asynccontextmanager
+async def oauth_services(settings: Settings, *, create: bool = False) -> AsyncGenerator[OAuthServices]:
+    """Opens the database of the auth side and builds the services on it.
+
+    Args:
+        settings: of the server.
+        create: whether a SQLite database that is not there yet is made.
+    """
+    from hapta.bus.memory import MemoryBus
+    from hapta.db import migrate
+    from hapta.db.connect import connect_auth
+    from hapta.identity.audit.chain import AuditKeys
+    from hapta.identity.audit.service import AuditLog
+    from hapta.identity.event_log import EventRecorder
+    from hapta.identity.marks import Marks
+    from hapta.identity.token_cache import TokenCache
+    from hapta.identity.webhooks.queue import WebhookQueue
+    from hapta.kit.access import UserId
+    from hapta.oauth.clients.directory import ClientDirectory
+    from hapta.oauth.clients.service import Clients
+    from hapta.oauth.issuer import Issuer
+    from hapta.oauth.keys.sealing import key_sealer
+    from hapta.oauth.keys.service import SigningKeys
+    from hapta.oauth.registration.service import Registration
+    from hapta.oauth.scopes import Scopes
+
+    async with opened(settings, create=create) as to:
+        settings, _ = with_secret(settings)
+        clock, ids, oauth, secret = to.clock, to.ids, settings.oauth, settings.identity.jwt_secret
+        db, bus = await connect_auth(settings.database, to.db, settings.data.dir, clock), MemoryBus()
+        try:
+            if db is not to.db and settings.database.auto_migrate:
+                await migrate.migrate(db, clock)
+            audit = AuditLog(
+                db,
+                clock,
+                ids,
+                AuditKeys(secret),
+                secret,
+                addresses=settings.identity.audit_addresses,
+                keep_days=settings.identity.audit_keep_days,
+            )
+            events = EventRecorder(audit, WebhookQueue(db, clock, ids))
+            marks = Marks(db, clock, ids, TokenCache(clock, 1))
+
+            async def end_tokens(tx: WriteTx, client_id: str) -> list[Revocation]:
+                return await marks.put(tx, UserId(""), [f"c:{client_id}"])
+
+            directory = ClientDirectory(db, bus, clock)
+            clients = Clients(db, clock, ids, directory, Scopes(oauth.scopes), events, on_deleted=[end_tokens])
+            sealer = key_sealer(secret, oauth.key_secret, oauth.key_secret_file, oauth.key_secret_previous)
+            # The issuer counts for verifying alone, which no command does.
+            keys = SigningKeys(db, bus, clock, sealer, events, Issuer("http://localhost"), oauth)
+            yield OAuthServices(clients, Registration(clock, ids, clients, oauth), keys)
+        finally:
+            await bus.close()
+            if db is not to.db:
+                await db.close()

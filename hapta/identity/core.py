@@ -1,0 +1,104 @@
+"""The core of identity over two databases that may be one: people on the resource side, sessions on the auth side.
+
+`open_core` is what the wiring, the commands and the tests of every other part build on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from hapta.bus.bus import Bus
+from hapta.db.database import Database
+from hapta.identity.admin import AccountAdmin
+from hapta.identity.events import EventLog
+from hapta.identity.passwords import Passwords
+from hapta.identity.people_store import LocalIdentityStore, OnPersonDeleted, RewrapVaultKeys
+from hapta.identity.revocations import RevocationWatch
+from hapta.identity.service import AccountService
+from hapta.identity.sessions import SessionService
+from hapta.identity.signin import SignInService
+from hapta.kit.clock import Clock
+from hapta.kit.ids import Ids
+from hapta.kit.ratelimit import Limiter, Rate
+from hapta.settings import IdentitySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Identity, open. `watch` is opened and run by a server only."""
+
+    people: LocalIdentityStore
+    passwords: Passwords
+    sessions: SessionService
+    signin: SignInService
+    accounts: AccountService
+    admin: AccountAdmin
+    watch: RevocationWatch
+
+    async def close(self) -> None:
+        """Lets running hashes finish and writes down what was seen."""
+        await self.passwords.close()
+        await self.sessions.close()
+
+
+def build_core(
+    db: Database,
+    auth_db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    settings: IdentitySettings,
+    secret: str,
+    *,
+    events: EventLog | None = None,
+    issuer: str = "",
+    limiter: Limiter | None = None,
+    attempts: Rate | None = None,
+    rewrap_vault_keys: RewrapVaultKeys | None = None,
+    on_deleted: Sequence[OnPersonDeleted] = (),
+) -> Core:
+    """Builds the services and joins the two sides; opens nothing.
+
+    Args:
+        db: the database of the resource side: people, and what hangs on them.
+        auth_db: the database of the auth side; may be the same.
+        limiter: for attempts to log in, at the rate `attempts`.
+    """
+    passwords = Passwords(settings)
+    people = LocalIdentityStore(
+        db, clock, ids, passwords, settings, rewrap_vault_keys=rewrap_vault_keys, on_deleted=on_deleted
+    )
+    sessions = SessionService(auth_db, bus, clock, ids, settings, secret, people, events=events, issuer=issuer)
+    people.on_change(sessions.settle)
+    signin = SignInService(auth_db, clock, ids, sessions, people, secret, events=events)
+    accounts = AccountService(auth_db, people, sessions, signin, settings, secret, limiter=limiter, attempts=attempts)
+    watch = RevocationWatch(sessions, auth_db, bus, clock)
+    return Core(people, passwords, sessions, signin, accounts, AccountAdmin(people), watch)
+
+
+@asynccontextmanager
+async def open_core(
+    db: Database,
+    auth_db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    settings: IdentitySettings,
+    secret: str,
+    *,
+    events: EventLog | None = None,
+    issuer: str = "",
+) -> AsyncGenerator[Core]:
+    """`build_core`, caught up and watching, for as long as the context lasts."""
+    core = build_core(db, auth_db, bus, clock, ids, settings, secret, events=events, issuer=issuer)
+    try:
+        await core.people.catch_up(everything=True)
+        await core.watch.open()
+        try:
+            yield core
+        finally:
+            await core.watch.close()
+    finally:
+        await core.close()

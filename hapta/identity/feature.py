@@ -1,0 +1,340 @@
+"""The whole of identity, put together: `app.py` opens it, serves its endpoints and runs its jobs.
+
+Who needs whom is said here once. Everything but people lives in the database of the auth side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import structlog
+
+from hapta.bus.bus import Bus
+from hapta.db.database import Database, WriteTx
+from hapta.http.api import Endpoint
+from hapta.http.fetch import FetchError, GuardedFetch
+from hapta.http.pages import Pages
+from hapta.identity.activity import AccountActivity
+from hapta.identity.audit.chain import AuditKeys
+from hapta.identity.audit.routes import routes as audit_routes
+from hapta.identity.audit.service import AuditLog
+from hapta.identity.browser import BrowserSessions, is_loopback
+from hapta.identity.core import Core, build_core
+from hapta.identity.event_log import AuditSweeper, EventRecorder
+from hapta.identity.factors.passkeys import PasskeyService
+from hapta.identity.factors.routes import routes as factor_routes
+from hapta.identity.factors.service import FactorService
+from hapta.identity.keylogin.routes import routes as key_routes
+from hapta.identity.keylogin.service import KeyLoginService
+from hapta.identity.lasting import LastingSessions
+from hapta.identity.links.service import LinkService
+from hapta.identity.models import Change, Lifetime, Revocation
+from hapta.identity.otp.budgets import Budgets
+from hapta.identity.otp.codes import Codes
+from hapta.identity.otp.routes import routes as otp_routes
+from hapta.identity.otp.service import OtpService
+from hapta.identity.outbox.service import OutboxService
+from hapta.identity.outbox.templates import Templates
+from hapta.identity.pages.kit import PageKit
+from hapta.identity.pages.ports import ConnectedApps
+from hapta.identity.pages.routes import routes as page_routes
+from hapta.identity.people_store import OnPersonDeleted, RewrapVaultKeys
+from hapta.identity.recovery.routes import routes as recovery_routes
+from hapta.identity.recovery.service import RecoveryService
+from hapta.identity.session_tokens import SessionTokens
+from hapta.identity.throttle.service import Throttle
+from hapta.identity.v1.routes import routes as v1_routes
+from hapta.identity.v1.service import SelfService
+from hapta.identity.webhooks.deliverer import Deliverer
+from hapta.identity.webhooks.queue import WebhookQueue
+from hapta.identity.webhooks.routes import routes as webhook_routes
+from hapta.identity.webhooks.sealing import WebhookSecrets
+from hapta.identity.webhooks.service import WebhookService
+from hapta.kit.clock import Clock
+from hapta.kit.ids import Ids
+from hapta.kit.ratelimit import Limiter, Rate
+from hapta.kit.seal import Sealer
+from hapta.kit.secrets import derive_key
+from hapta.mail.connect import senders
+from hapta.settings import Settings
+
+SWEEP_SECONDS = 600.0
+TEMPLATE_FOLDERS = (("hapta.identity", "templates"),)
+
+_log = structlog.get_logger("hapta.identity")
+
+Job = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Identity, open.
+
+    Args:
+        jobs: loops to run until cancelled, by name.
+    """
+
+    core: Core
+    events: EventRecorder
+    audit: AuditLog
+    webhooks: WebhookService
+    deliverer: Deliverer
+    outbox: OutboxService
+    otp: OtpService
+    recovery: RecoveryService
+    throttle: Throttle
+    browser: BrowserSessions
+    accounts: SelfService
+    factors: FactorService
+    passkeys: PasskeyService
+    links: LinkService
+    keys: KeyLoginService
+    fetch: GuardedFetch
+    sealer: Sealer
+    jobs: Mapping[str, Job]
+
+    def endpoints(self) -> list[Endpoint]:
+        """JSON routes of identity; its pages are made by `app.py`, since other features have parts on them."""
+        return [
+            *v1_routes(self.accounts, self.browser),
+            *otp_routes(self.otp, self.core.signin, self.browser),
+            *recovery_routes(self.recovery),
+            *audit_routes(self.audit),
+            *webhook_routes(self.webhooks, self.deliverer),
+            *factor_routes(self.factors, self.passkeys, self.core.sessions, self.browser),
+            *key_routes(self.keys),
+        ]
+
+    def pages(self, pages: Pages, *, apps: ConnectedApps | None = None) -> list[Endpoint]:
+        """The pages of identity.
+
+        Args:
+            apps: third-party apps with access, if there is an authorization server.
+        """
+        return page_routes(
+            PageKit(pages, self.browser, self.accounts),
+            codes=self.otp,
+            signin=self.core.signin,
+            recovery=self.recovery,
+            apps=apps,
+            activity=AccountActivity(self.audit),
+        )
+
+
+@asynccontextmanager
+async def open_identity(
+    db: Database,
+    auth_db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    settings: Settings,
+    *,
+    limiter: Limiter | None = None,
+    rewrap_vault_keys: RewrapVaultKeys | None = None,
+    on_deleted: Sequence[OnPersonDeleted] = (),
+) -> AsyncGenerator[Identity]:
+    """Builds identity over two databases that may be one.
+
+    Args:
+        limiter: for attempts to log in and new key accounts; None switches them off.
+        on_deleted: what the resource side removes together with a person.
+    """
+    own, secret, public_url = settings.identity, settings.identity.jwt_secret, settings.server.public_address
+    production = settings.server.environment == "production"
+    sealer = Sealer.of(derive_key(secret, "data-seal"))
+    queue = WebhookQueue(auth_db, clock, ids)
+    audit = AuditLog(
+        auth_db,
+        clock,
+        ids,
+        AuditKeys(secret),
+        secret,
+        addresses=own.audit_addresses,
+        keep_days=own.audit_keep_days,
+    )
+    events = EventRecorder(audit, queue)
+    attempts = Rate.parse(settings.ratelimit.auth)
+    core = build_core(
+        db,
+        auth_db,
+        bus,
+        clock,
+        ids,
+        own,
+        secret,
+        events=events,
+        issuer=public_url,
+        limiter=limiter,
+        attempts=attempts,
+        rewrap_vault_keys=rewrap_vault_keys,
+        on_deleted=on_deleted,
+    )
+    people, sessions, signin = core.people, core.sessions, core.signin
+    fetch = GuardedFetch(allow_private=settings.webhooks.allow_private)
+    # Where mail goes is the operator's own word, so it may be a neighbour.
+    post = _post(GuardedFetch(allow_private=True))
+    host = urlsplit(public_url).hostname or ""
+    outbox = OutboxService(
+        auth_db,
+        clock,
+        ids,
+        sealer,
+        senders(settings.mail, settings.data.dir, clock, post),
+        Templates(own.product_name, host),
+    )
+    secrets = WebhookSecrets(sealer)
+    webhooks = WebhookService(auth_db, clock, ids, secrets, events, allow_private=settings.webhooks.allow_private)
+    deliverer = Deliverer(auth_db, clock, ids, fetch, queue, secrets, settings.webhooks, outbox)
+    otp_key = derive_key(secret, "otp")
+    codes = Codes(auth_db, clock, otp_key, settings.otp)
+    otp = OtpService(auth_db, clock, people, codes, outbox, events, settings.otp)
+    throttle = Throttle(auth_db, clock, secret, events=events)
+    recovery = RecoveryService(
+        auth_db,
+        clock,
+        ids,
+        people,
+        outbox,
+        codes,
+        Budgets(otp_key, clock),
+        events,
+        sealer,
+        settings.otp,
+        lambda path: public_url + path,
+        throttle.recovered,
+    )
+    browser = BrowserSessions(
+        sessions,
+        clock,
+        secret,
+        public_url,
+        allowed_origins=[origin for origin in settings.server.cors_origin if origin != "*"],
+        # A development server on this machine has no certificate; anywhere else it takes the setting, and https.
+        insecure=own.insecure_cookies
+        or (not production and public_url.startswith("http:") and is_loopback(public_url)),
+        production=production,
+    )
+    accounts = SelfService(
+        auth_db,
+        clock,
+        people,
+        sessions,
+        signin,
+        throttle,
+        outbox,
+        own,
+        verification=otp,
+        wake_outbox=outbox.wake,
+    )
+    factors = FactorService(auth_db, clock, people, sessions, signin, events, outbox, sealer, secret, own.product_name)
+    signin.ask(factors.methods)
+    passkeys = PasskeyService(
+        auth_db,
+        clock,
+        people,
+        sessions,
+        signin,
+        events,
+        outbox,
+        rp_id=host,
+        rp_name=own.product_name,
+        origins=[_origin_of(public_url)],
+    )
+    links = LinkService(auth_db, clock, events)
+    keys = KeyLoginService(
+        auth_db,
+        clock,
+        ids,
+        people,
+        sessions,
+        signin,
+        links,
+        secret,
+        lasting=LastingSessions(
+            auth_db,
+            clock,
+            people,
+            SessionTokens(secret, clock, ids, public_url),
+            own,
+            Lifetime(own.key_token_seconds, own.key_session_seconds),
+        ),
+        limiter=limiter,
+        creations=Rate.parse(settings.ratelimit.key_accounts),
+    )
+
+    async def forget(tx: WriteTx, change: Change) -> list[Revocation]:
+        if change.kind == "deleted":
+            await factors.delete_person(tx, change.user_id)
+            await links.delete_person(tx, change.user_id)
+            await keys.delete_person(tx, change.user_id)
+        return []
+
+    sessions.on_change(forget)
+
+    async def sweep() -> None:
+        for one in (codes.sweep, recovery.sweep, throttle.sweep, outbox.sweep, passkeys.sweep, keys.sweep):
+            await one()
+
+    jobs: dict[str, Job] = {
+        "revocations": core.watch.run,
+        "changes of people": people.run,
+        "webhooks": deliverer.run,
+        "audit": AuditSweeper(audit).run,
+        "identity clean-up": lambda: forever(sweep, SWEEP_SECONDS, "identity clean-up"),
+    }
+    identity = Identity(
+        core,
+        events,
+        audit,
+        webhooks,
+        deliverer,
+        outbox,
+        otp,
+        recovery,
+        throttle,
+        browser,
+        accounts,
+        factors,
+        passkeys,
+        links,
+        keys,
+        fetch,
+        sealer,
+        jobs,
+    )
+    try:
+        yield identity
+    finally:
+        await outbox.close()
+        await core.close()
+
+
+async def forever(work: Job, every_seconds: float, name: str) -> None:
+    """Does a piece of work again and again, until cancelled."""
+    while True:
+        await asyncio.sleep(every_seconds)
+        try:
+            await work()
+        except Exception:
+            # A boundary: a job must outlive whatever befalls the database.
+            _log.exception("background work failed and will be tried again", work=name)
+
+
+def _post(fetch: GuardedFetch) -> Callable[[str, Mapping[str, str], bytes], Awaitable[int]]:
+    async def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
+        try:
+            return (await fetch.request("POST", url, headers=headers, body=body)).status
+        except FetchError as error:
+            raise OSError(str(error)) from error
+
+    return post
+
+
+def _origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

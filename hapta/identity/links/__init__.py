@@ -1,0 +1,1 @@
+"""Who somebody is elsewhere: an account at another provider, or a key (contract identity, section 24)."""

@@ -1,0 +1,1 @@
+"""One-time codes by mail and text message: verification, sign-in, second factor, change of a number."""

@@ -1,0 +1,1 @@
+"""Authorization codes: issued after consent, redeemed once."""

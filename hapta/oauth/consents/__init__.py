@@ -1,0 +1,1 @@
+"""What people have allowed apps, and how they take it back."""

@@ -1,0 +1,1 @@
+"""The keys that sign for third parties: made, published, used, retired, revoked."""

@@ -1,0 +1,1 @@
+"""DPoP proofs that were seen: what keeps one from counting twice."""
