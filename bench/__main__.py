@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import load, machine, report, servers
 from bench.bench import Bench, Case
-from bench.cases import edge, growth, memory, pull, push
+from bench.cases import edge, growth, identity, memory, oauth, pull, push
 
 CASES: dict[str, Case] = {
     "health": edge.health,
@@ -26,6 +26,13 @@ CASES: dict[str, Case] = {
     "memory": memory.at_rest_and_with_sockets,
     "growth-sqlite": growth.sqlite,
     "growth-postgres": growth.postgres,
+    "introspection": oauth.introspection,
+    "client-credentials": oauth.client_credentials,
+    "refresh-sqlite": oauth.refresh_sqlite,
+    "refresh-postgres": oauth.refresh_postgres,
+    "memory-pair": memory.pair_at_rest,
+    "local-check": identity.local_check,
+    "logins": identity.logins,
 }
 
 

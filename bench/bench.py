@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine, servers
-from bench.load import Load, Source
+from bench.load import Check, Load, Source
 from bench.machine import cores, on_core
 from bench.report import Effort, Row, Sample
 
@@ -49,10 +49,12 @@ class Bench:
 Case = Callable[[Bench], list[Row]]
 
 
-def timed(server: servers.Server, load: Load, source: Source, seconds: float, units: int = 1) -> Sample:
-    """One round of load against a server. `units` is the work in one request."""
+def timed(
+    server: servers.Server, load: Load, source: Source, seconds: float, units: int = 1, check: Check | None = None
+) -> Sample:
+    """One round of load against a server. `units` is the work in one request; `check` sees every answer."""
     cpu = machine.cpu_seconds(server.pid)
-    run = load.run(source, seconds=seconds)
+    run = load.run(source, seconds=seconds, check=check)
     used = machine.cpu_seconds(server.pid) - cpu
     return Sample(
         rate=run.per_second * units,

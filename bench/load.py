@@ -14,9 +14,11 @@ import resource
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote_plus, urlencode
 
 Source = Callable[[int], bytes]
 """The next whole request for the connection with this index."""
@@ -60,6 +62,22 @@ def get(path: str, token: str | None = None) -> bytes:
 def post(path: str, body: bytes, token: str | None = None) -> bytes:
     """A whole POST request with a JSON body, as bytes."""
     return _request("POST", path, body, token)
+
+
+def post_form(path: str, fields: Mapping[str, str], user: str, password: str) -> bytes:
+    """A whole POST request with a form, by a client that authenticates with its id and secret (RFC 6749, section 2.3.1)."""
+    body = urlencode(fields).encode()
+    credentials = b64encode(f"{quote_plus(user)}:{quote_plus(password)}".encode()).decode()
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: bench",
+        "Accept: */*",
+        "User-Agent: bench",
+        f"Authorization: Basic {credentials}",
+        "Content-Type: application/x-www-form-urlencoded",
+        f"Content-Length: {len(body)}",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
 def post_head(path: str, length: int, token: str | None = None) -> bytes:

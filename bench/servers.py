@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +22,15 @@ from typing import Any
 
 from bench import load
 from bench.machine import cores, on_core
+from bench.peers import node
 
 ROOT = Path(__file__).resolve().parent.parent
+OIDC_PROVIDER = Path(__file__).resolve().parent / "peers" / "oidc_provider"
 
 WIDE_OPEN = "1000000000/60:1000000000"
 """A rate limit that is counted for every request and never reached."""
+
+_LIMITS = ("DEFAULT", "AUTH", "SYNC", "ACCOUNT", "LOGIN", "TOKEN", "INTROSPECT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +69,18 @@ def workspace() -> Generator[Path, None, None]:
 
 @contextlib.contextmanager
 def hapta(
-    folder: Path, *, database_url: str = "", module: str = "hapta", settings: dict[str, str] | None = None
+    folder: Path,
+    *,
+    database_url: str = "",
+    module: str = "hapta",
+    settings: dict[str, str] | None = None,
+    port: int = 0,
 ) -> Generator[Server, None, None]:
     """The product with everything on: limits (too wide to be reached), request ids, access log to a file, metrics."""
     folder.mkdir(exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     environment = {
-        "HAPTA_RATELIMIT_DEFAULT": WIDE_OPEN,
-        "HAPTA_RATELIMIT_AUTH": WIDE_OPEN,
-        "HAPTA_RATELIMIT_SYNC": WIDE_OPEN,
+        **{f"HAPTA_RATELIMIT_{name}": WIDE_OPEN for name in _LIMITS},
         "HAPTA_SERVER_ENVIRONMENT": "development",
         **({"DATABASE_URL": database_url} if database_url else {}),
         **(settings or {}),
@@ -83,12 +92,50 @@ def hapta(
 
 
 @contextlib.contextmanager
+def pair(folder: Path) -> Generator[tuple[Server, Server], None, None]:
+    """The product as two servers, each with a database of its own: the resource server and its auth server."""
+    front, behind, internal = free_port(), free_port(), free_port()
+    both = {
+        "JWT_SECRET": secrets.token_hex(32),
+        "HAPTA_SERVER_PUBLIC_URL": f"http://127.0.0.1:{front}",
+        "HAPTA_SERVER_AUTH_URL": f"http://127.0.0.1:{behind}",
+        "HAPTA_SERVER_RESOURCE_URL": f"http://127.0.0.1:{internal}",
+        "HAPTA_SERVER_INTERNAL_PORT": str(internal),
+    }
+    folder.mkdir()
+    with (
+        hapta(folder / "auth", settings={**both, "HAPTA_SERVER_ROLE": "auth"}, port=behind) as auth,
+        hapta(folder / "resource", settings={**both, "HAPTA_SERVER_ROLE": "resource"}, port=front) as resource,
+    ):
+        yield resource, auth
+
+
+@contextlib.contextmanager
 def bare_asgi(folder: Path) -> Generator[Server, None, None]:
     """The bare ASGI peer."""
     port = free_port()
     command = [sys.executable, "-m", "bench.peers.bare_asgi", str(port)]
-    with _running("bare ASGI", command, port, folder / "bare_asgi.log", {}) as server:
+    with _running("bare ASGI", command, port, folder / "bare_asgi.log", {}, lambda it: _answers(it, "/")) as server:
         yield server
+
+
+@contextlib.contextmanager
+def oidc_provider(folder: Path, families: int) -> Generator[tuple[Server, dict[str, Any]], None, None]:
+    """The OAuth peer, and what its first line says: its client, and tokens of so many families."""
+    node.install(OIDC_PROVIDER)
+    port = free_port()
+    command = [str(node.program()), str(OIDC_PROVIDER / "server.mjs"), json.dumps({"port": port, "families": families})]
+    log = folder / "oidc_provider.log"
+    with _running(
+        "oidc-provider", command, port, log, {}, ready=lambda server: _first_line(server.log) != b""
+    ) as server:
+        yield server, json.loads(_first_line(log))
+
+
+def _first_line(log: Path) -> bytes:
+    """The first whole line of JSON in a log; empty while there is none."""
+    lines = [line for line in log.read_bytes().splitlines(keepends=True) if line.startswith(b"{")]
+    return lines[0] if lines and lines[0].endswith(b"\n") else b""
 
 
 @contextlib.contextmanager
@@ -108,7 +155,12 @@ def postgres(folder: Path) -> Generator[str, None, None]:
 
 @contextlib.contextmanager
 def _running(
-    name: str, command: list[str], port: int, log: Path, environment: dict[str, str]
+    name: str,
+    command: list[str],
+    port: int,
+    log: Path,
+    environment: dict[str, str],
+    ready: Callable[[Server], bool] | None = None,
 ) -> Generator[Server, None, None]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("HAPTA_")}
     with log.open("wb") as out, on_core(cores()[0]):
@@ -121,7 +173,7 @@ def _running(
         )
     server = Server(name, process, port, log)
     try:
-        _wait_until_ready(server)
+        _wait_until_ready(server, ready or _answers)
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
@@ -132,13 +184,19 @@ def _running(
             process.wait()
 
 
-def _wait_until_ready(server: Server, seconds: float = 30) -> None:
+def _answers(server: Server, path: str = "/healthz") -> bool:
+    with contextlib.suppress(OSError, load.LoadError):
+        load.call(server.port, load.get(path))
+        return True
+    return False
+
+
+def _wait_until_ready(server: Server, ready: Callable[[Server], bool], seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if server.process.poll() is not None:
             break
-        with contextlib.suppress(OSError, load.LoadError):
-            load.call(server.port, load.get("/"))
+        if ready(server):
             return
         time.sleep(0.05)
     raise DidNotStart(f"{server.name} did not answer on port {server.port}:\n{server.log.read_text()[-3000:]}")

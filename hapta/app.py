@@ -9,8 +9,8 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from hapta.http.cors import Cors
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
 from hapta.http.middleware import Edge, access_lines
-from hapta.http.openapi import document
+from hapta.http.openapi import AppTokens, document
 from hapta.http.pages import Pages
 from hapta.http.requests import Receive, Scope, Send
 from hapta.identity.core import Core
@@ -49,7 +49,8 @@ from hapta.kit.process import tune
 from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
 from hapta.oauth.feature import TEMPLATE_FOLDERS as OAUTH_TEMPLATES
 from hapta.oauth.feature import OAuth, PageApps, open_oauth
-from hapta.oauth.metadata import resource_metadata_url
+from hapta.oauth.metadata import AUTHORIZATION, TOKEN, resource_metadata_url
+from hapta.oauth.scopes import Scopes
 from hapta.oauth.verifier import EitherVerifier
 from hapta.routes import docs_text, table
 from hapta.settings import BusSettings, DatabaseSettings, DataSettings, RateLimitSettings, Settings, with_secret
@@ -100,11 +101,16 @@ async def open_services(
     auth_db = auth_db or db
 
     async def rewrap(tx: WriteTx, user_id: UserId, keys: Sequence[RewrappedKey]) -> None:
-        await sync.keys.rewrap(tx, user_id, [_sync_key(key) for key in keys])
+        await sync.keys.rewrap(tx, user_id, [sync_key(key) for key in keys])
 
     async def purge(tx: WriteTx, user_id: UserId) -> None:
         await sync.service.purge(tx, user_id)
 
+    async def forget_consents(tx: WriteTx, user_id: UserId) -> None:
+        if oauth is not None:
+            await oauth.consents.forget_user(tx, user_id)  # what it ends, the watch of each worker carries on
+
+    oauth: OAuth | None = None
     async with AsyncExitStack() as stack:
         identity = await stack.enter_async_context(
             open_identity(
@@ -117,9 +123,10 @@ async def open_services(
                 limiter=limiter,
                 rewrap_vault_keys=rewrap,
                 on_deleted=[purge],
+                forget_unproved=[forget_consents],
             )
         )
-        core, sessions = identity.core, identity.core.sessions
+        core, sessions = identity.whole, identity.core.sessions
 
         async def revoke_device(user_id: str, device_id: str) -> None:
             await sessions.revoke_device(UserId(user_id), device_id)
@@ -127,7 +134,6 @@ async def open_services(
         sync = await open_sync(db, bus, clock, ids, sessions, settings.sync, revoke_device, run_upkeep=run_upkeep)
         stack.push_async_callback(sync.close)
         sessions.on_revoked(sync.on_revoked)
-        oauth = None
         if settings.oauth.enabled:
             opening = open_oauth(
                 auth_db,
@@ -148,7 +154,8 @@ async def open_services(
         yield Services(db, auth_db, bus, core, identity, oauth, sessions, core.accounts, core.passwords, sync)
 
 
-def _sync_key(key: RewrappedKey) -> SyncKey:
+def sync_key(key: RewrappedKey) -> SyncKey:
+    """A vault key as identity hands it over, in the terms of sync."""
     return SyncKey(key.vault_id, key.key_epoch, key.version, KeyMaterial(key.encrypted_vault_key, key.salt, key.nonce))
 
 
@@ -166,7 +173,7 @@ class Hapta:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await lifespan(self.opened, receive, send)
             return
         if self._application is None:
             raise RuntimeError("the application serves inside its lifespan only")
@@ -176,19 +183,6 @@ class Hapta:
         """The server accepts nothing more: whatever only waits is answered now."""
         if self._application is not None:
             self.services.sync.hub.stop_waiting()
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self.opened())
-            except Exception as error:  # the boundary: whatever keeps the server from starting is told, then it stops
-                _log.error("the server cannot start", error=str(error), exc_info=error)
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
-                return
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Services]:
@@ -202,14 +196,14 @@ class Hapta:
         async with AsyncExitStack() as stack:
             db = await db_connect.connect(settings.database, settings.data.dir, clock)
             stack.push_async_callback(db.close)
-            await _migrated(db, settings, clock)
+            await migrated(db, settings, clock)
             auth_db = await db_connect.connect_auth(settings.database, db, settings.data.dir, clock)
             if auth_db is not db:
                 stack.push_async_callback(auth_db.close)
-                await _migrated(auth_db, settings, clock)
+                await migrated(auth_db, settings, clock)
             bus = await bus_connect.connect(settings.bus)
             stack.push_async_callback(bus.close)
-            limiter = _limiter(settings, clock)
+            limiter = open_limiter(settings, clock)
             stack.push_async_callback(limiter.close)
             enabled = settings.ratelimit.enabled
             services = await stack.enter_async_context(
@@ -218,8 +212,7 @@ class Hapta:
             watch = services.identity.watch
             await watch.open()
             stack.push_async_callback(watch.close)
-            for name, work in _jobs(services).items():
-                stack.push_async_callback(_stopped, asyncio.create_task(_run(work), name=name))
+            start_jobs(stack, _jobs(services))
             services.signing_in.outbox.start()
             access_log = AccessLog(sys.stderr.buffer, encode=access_lines) if settings.log.access else None
             if access_log is not None:
@@ -228,16 +221,17 @@ class Hapta:
             self.endpoints = table(
                 services.accounts,
                 services.sync.api,
-                _about(settings),
+                about(settings),
                 clock,
-                _checks(services),
+                checks([services.db, services.auth_db], services.bus),
                 metrics,
                 settings.server.metrics_token,
-                [*_identity_endpoints(settings, services), *self._extra_endpoints],
+                [*identity_endpoints(settings, services.signing_in, services.oauth), *self._extra_endpoints],
+                app_tokens(settings),
             )
             edge = Edge(
                 settings.server,
-                _verifier(services),
+                verifier_of(services.sessions, services.oauth),
                 Limits(limiter if enabled else None, limit_classes(settings.ratelimit)),
                 Cors(settings.server.cors_origin),
                 metrics,
@@ -251,7 +245,27 @@ class Hapta:
             yield services
 
 
-async def _migrated(db: Database, settings: Settings, clock: Clock) -> None:
+async def lifespan(opened: Callable[[], AbstractAsyncContextManager[object]], receive: Receive, send: Send) -> None:
+    """Opens a server when its process begins, and closes it when the process ends (ASGI lifespan)."""
+    await receive()
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(opened())
+        except Exception as error:  # the boundary: whatever keeps the server from starting is told, then it stops
+            _log.error("the server cannot start", error=str(error), exc_info=error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def migrated(db: Database, settings: Settings, clock: Clock) -> None:
+    """Brings the schema up to date, or refuses one that is not.
+
+    Raises:
+        MigrationError: it is not, and `database.auto_migrate` is off.
+    """
     if settings.database.auto_migrate:
         await migrate.migrate(db, clock)
     elif await migrate.pending(db):
@@ -265,20 +279,25 @@ def _jobs(services: Services) -> dict[str, Job]:
     return jobs
 
 
+def start_jobs(stack: AsyncExitStack, jobs: Mapping[str, Job]) -> None:
+    """Runs jobs until the stack is closed."""
+    for name, work in jobs.items():
+        stack.push_async_callback(_stopped, asyncio.create_task(_run(work), name=name))
+
+
 async def _run(job: Job) -> None:
     await job()
 
 
-def _verifier(services: Services) -> Verifier:
+def verifier_of(sessions: SessionService, oauth: OAuth | None) -> Verifier:
     """First-party tokens, and third-party ones where there is an authorization server."""
-    if services.oauth is None:
-        return services.sessions
-    return EitherVerifier(services.sessions, services.oauth.access_tokens)
+    if oauth is None:
+        return sessions
+    return EitherVerifier(sessions, oauth.access_tokens)
 
 
-def _identity_endpoints(settings: Settings, services: Services) -> list[Endpoint]:
+def identity_endpoints(settings: Settings, identity: Identity, oauth: OAuth | None) -> list[Endpoint]:
     """Everything of identity and oauth; the pages last, since both have parts on them."""
-    identity, oauth = services.signing_in, services.oauth
     secure = settings.server.public_address.startswith("https:")
     pages = Pages(settings.identity.product_name, secure, [*IDENTITY_TEMPLATES, *OAUTH_TEMPLATES])
     return [
@@ -293,7 +312,8 @@ async def _stopped(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-def _limiter(settings: Settings, clock: Clock) -> Limiter:
+def open_limiter(settings: Settings, clock: Clock) -> Limiter:
+    """Counts in memory, or for many workers in Redis."""
     if not settings.bus.url:
         return MemoryLimiter(clock.monotonic)
     from hapta.bus.redis_limits import RedisLimiter
@@ -317,7 +337,8 @@ def limit_classes(settings: RateLimitSettings) -> dict[str, LimitClass]:
     }
 
 
-def _about(settings: Settings) -> health.Identity:
+def about(settings: Settings) -> health.Identity:
+    """What the server says of itself."""
     sync = settings.sync
     limits = health.HealthLimits(
         max_logs_per_push=sync.max_logs_per_push,
@@ -329,34 +350,43 @@ def _about(settings: Settings) -> health.Identity:
     return health.Identity("hapta", hapta.__version__, settings.server.environment, limits, features)
 
 
-def _checks(services: Services) -> dict[str, health.Check]:
-    async def schema() -> None:
-        if await migrate.pending(services.db) or await migrate.pending(services.auth_db):
-            raise Unavailable("The schema is not up to date")
+def checks(databases: Sequence[Database], bus: Bus) -> dict[str, health.Check]:
+    """What has to be well for the server to be ready."""
+    distinct = list(dict.fromkeys(databases))
 
-    async def database() -> None:
-        await services.db.ping()
-        if services.auth_db is not services.db:
-            await services.auth_db.ping()
+    async def schema_is_new() -> None:
+        for database in distinct:
+            if await migrate.pending(database):
+                raise Unavailable("The schema is not up to date")
 
-    async def bus() -> None:
-        if not services.bus.healthy:
+    async def databases_answer() -> None:
+        for database in distinct:
+            await database.ping()
+
+    async def bus_reaches_all() -> None:
+        if not bus.healthy:
             raise Unavailable("The bus is away")
 
-    return {"database": database, "schema": schema, "bus": bus}
+    return {"database": databases_answer, "schema": schema_is_new, "bus": bus_reaches_all}
 
 
 def _metrics(services: Services, access_log: AccessLog | None) -> Metrics:
+    metrics = basic_metrics(services.db, services.bus, access_log)
+    metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: services.passwords.waiting)
+    metrics.counter("hapta_password_hashes", "Passwords hashed", lambda: services.passwords.computed)
+    metrics.gauge("hapta_sync_sockets", "Authenticated sync sockets", lambda: services.sync.hub.socket_count)
+    return metrics
+
+
+def basic_metrics(db: Database, bus: Bus, access_log: AccessLog | None) -> Metrics:
+    """What every server measures, whatever its role."""
     metrics = Metrics(os.getpid())
-    db, sync = services.db, services.sync
     metrics.gauge("hapta_db_waiting", "Transactions that wait for a thread or connection", lambda: db.waiting)
     metrics.counter("hapta_db_commits", "Commits", lambda: db.stats.commits)
     metrics.counter("hapta_db_writes", "Write transactions; several share a commit", lambda: db.stats.writes)
     metrics.counter("hapta_db_reads", "Read transactions", lambda: db.stats.reads)
     metrics.counter("hapta_db_lock_wait_seconds", "Time spent waiting for locks", lambda: db.stats.lock_wait_seconds)
-    metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: services.passwords.waiting)
-    metrics.gauge("hapta_sync_sockets", "Authenticated sync sockets", lambda: sync.hub.socket_count)
-    metrics.gauge("hapta_bus_healthy", "1 while the bus reaches every worker", lambda: int(services.bus.healthy))
+    metrics.gauge("hapta_bus_healthy", "1 while the bus reaches every worker", lambda: int(bus.healthy))
     if access_log is not None:
         metrics.counter("hapta_access_log_dropped", "Log lines lost to a slow reader", lambda: access_log.dropped)
     return metrics
@@ -406,7 +436,17 @@ def openapi_document(settings: Settings, version: Literal["3.1.0", "3.0.0"] = "3
         description=docs_text(),
         server_url="/",
         openapi=version,
+        app_tokens=app_tokens(settings),
     )
+
+
+def app_tokens(settings: Settings) -> AppTokens | None:
+    """How apps of others get tokens, as the API document says it."""
+    if not settings.oauth.enabled:
+        return None
+    table = Scopes(settings.oauth.scopes)
+    told = {name: f"An app wants to {table.get(name).describe()}" for name in table.names}
+    return AppTokens(AUTHORIZATION, TOKEN, told)
 
 
 async def _endpoints_of(settings: Settings) -> list[Endpoint]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from hapta.http import docs, health
 from hapta.http.api import Endpoint
 from hapta.http.metrics import Metrics
+from hapta.http.openapi import AppTokens
 from hapta.identity import routes as identity
 from hapta.identity.service import AccountService
 from hapta.kit.clock import Clock
@@ -23,19 +24,36 @@ def table(
     metrics: Metrics,
     metrics_token: str,
     further: Sequence[Endpoint] = (),
+    app_tokens: AppTokens | None = None,
 ) -> list[Endpoint]:
     """Every endpoint of the server.
 
     Args:
         further: endpoints of an embedding program, served and documented like our own.
+        app_tokens: how apps of others get tokens, for the document.
     """
+    more = [*identity.routes(accounts), *further]
+    return resource_table(sync_api, about, clock, checks, metrics, metrics_token, more, app_tokens)
+
+
+def resource_table(
+    sync_api: SyncApi,
+    about: health.Identity,
+    clock: Clock,
+    checks: Mapping[str, health.Check],
+    metrics: Metrics,
+    metrics_token: str,
+    further: Sequence[Endpoint] = (),
+    app_tokens: AppTokens | None = None,
+) -> list[Endpoint]:
+    """What the resource server of a pair serves itself; the rest is its auth server's (`roles.py`)."""
     endpoints = [
         *health.routes(about, clock, checks, metrics, metrics_token),
-        *identity.routes(accounts),
         *sync.routes(sync_api),
         *further,
     ]
-    return [*endpoints, *docs.routes(endpoints, docs.About("Hapta", about.version, docs_text()))]
+    said = docs.About("Hapta", about.version, docs_text(), app_tokens=app_tokens)
+    return [*endpoints, *docs.routes(endpoints, said)]
 
 
 def docs_text() -> str:

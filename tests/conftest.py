@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ import asyncpg
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from hapta.db.connect import connect
+from hapta.db.migrate import migrate
+from hapta.kit.clock import SystemClock
+from hapta.settings import DatabaseSettings
 from tests.servers import HaptaServer, PostgresServer, RedisServer, Run
 
 RUN = pytest.StashKey[Run]()
@@ -68,6 +73,10 @@ class _Admin:
     def execute(self, sql: str) -> None:
         self._portal.call(self._connection.execute, sql)
 
+    def run(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Runs a coroutine function on that loop."""
+        self._portal.call(work, *arguments)
+
     def close(self) -> None:
         self._portal.call(self._connection.close)
 
@@ -109,6 +118,48 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'hapta.db'}"
     return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture(scope="session")
+def _migrated_postgres(_postgres_admin: _Admin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database with the whole schema and no rows, from which others are copied."""
+    name = f"migrated_{secrets.token_hex(8)}"
+    _postgres_admin.execute(f"create database {name} template template0")
+    url = f"{_postgres_admin.url.rpartition('/')[0]}/{name}"
+    _postgres_admin.run(_migrate, url, tmp_path_factory.mktemp("migrated"))
+    yield name
+    _postgres_admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file."""
+    folder = tmp_path_factory.mktemp("migrated")
+    path = folder / "hapta.db"
+    with start_blocking_portal() as portal:
+        portal.call(_migrate, f"sqlite:///{path}", folder)
+    return path
+
+
+async def _migrate(url: str, folder: Path) -> None:
+    db = await connect(DatabaseSettings(url=url), folder, SystemClock())
+    await migrate(db, SystemClock())
+    await db.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of each engine in turn, with the whole schema: a copy, which is much faster than to migrate."""
+    if request.param == "sqlite":
+        path = tmp_path / "hapta.db"
+        shutil.copyfile(request.getfixturevalue("_migrated_sqlite"), path)
+        yield f"sqlite:///{path}"
+        return
+    admin: _Admin = request.getfixturevalue("_postgres_admin")
+    name = f"test_{secrets.token_hex(8)}"
+    admin.execute(f"create database {name} template {request.getfixturevalue('_migrated_postgres')}")
+    yield f"{admin.url.rpartition('/')[0]}/{name}"
+    admin.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture

@@ -420,6 +420,11 @@ class HaptaServer(Server):
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
+    @property
+    def env(self) -> Mapping[str, str]:
+        """What it is started with."""
+        return self._env
+
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs another `hapta` command beside this server, in the same folder and environment."""
         return subprocess.run(

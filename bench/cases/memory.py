@@ -47,6 +47,26 @@ def at_rest_and_with_sockets(bench: Bench) -> list[Row]:
     ]
 
 
+def pair_at_rest(bench: Bench) -> list[Row]:
+    """The product as two servers, after a few requests that one relays to the other."""
+    bench.say("memory of a pair at rest")
+    with servers.pair(bench.new_folder("pair")) as both:
+        for _ in range(20):
+            load.call(both[0].port, load.get("/"))
+            load.call(both[0].port, load.get("/.well-known/oauth-authorization-server"))
+        resource, auth = (machine.memory_bytes(server.pid) for server in both)
+    return [
+        limit(
+            "both servers of a pair at rest",
+            "MB resident",
+            (resource[0] + auth[0]) / 1e6,
+            at_most=200,
+            note=f"resource server {resource[0] / 1e6:.1f} MB, auth server {auth[0] / 1e6:.1f} MB;"
+            f" proportional share (PSS) {(resource[1] + auth[1]) / 1e6:.1f} MB",
+        )
+    ]
+
+
 def _subscribed(server: servers.Server, account: pushes.Account, n: int) -> socket.socket:
     """A socket that has authenticated and subscribed, and then is silent. The kernel's buffers are not the server's memory."""
     source = f"127.0.0.{1 + n // _FROM_ONE_ADDRESS}"

@@ -34,6 +34,9 @@ def serve(
     config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on (default: 3000; 0 takes a free one).")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="all, or one server of a pair: auth or resource.", metavar="ROLE")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; more than one needs PostgreSQL and Redis.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain in PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key in PEM.")] = None,
@@ -45,6 +48,7 @@ def serve(
             config,
             server__host=host,
             server__port=port,
+            server__role=role,
             server__workers=workers,
             server__tls_cert=tls_cert,
             server__tls_key=tls_key,
@@ -52,11 +56,13 @@ def serve(
     )
     if notice:
         typer.echo(notice, err=True)
-    listener = _bind(settings.server.host, settings.server.port)
+    listeners = [_bind(settings.server.host, settings.server.port)]
+    if settings.server.role == "resource":
+        listeners.append(_bind(settings.server.internal_host, settings.server.internal_port))
     if settings.server.workers == 1:
-        _run_here(settings, listener)
+        _run_here(settings, listeners)
     else:
-        _run_workers(settings, listener)
+        _run_workers(settings, listeners)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -81,17 +87,17 @@ def address(settings: Settings, listener: socket.socket) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _run_here(settings: Settings, listener: socket.socket) -> None:
+def _run_here(settings: Settings, listeners: list[socket.socket]) -> None:
     import uvicorn
 
-    from hapta.app import create_app
     from hapta.kit.logs import configure
     from hapta.kit.process import tune
+    from hapta.roles import create_server
 
     tune()
     configure(settings.log, sys.stderr)
-    server = uvicorn.Server(uvicorn_config(create_app(settings), settings))
-    _say(f"Hapta {hapta.__version__} listens on {address(settings, listener)}")
+    server = uvicorn.Server(uvicorn_config(create_server(settings), settings))
+    _say(f"Hapta {hapta.__version__} listens on {address(settings, listeners[0])}")
 
     def end(_signal: int, _frame: object) -> None:
         server.should_exit = True
@@ -99,18 +105,19 @@ def _run_here(settings: Settings, listener: socket.socket) -> None:
     # uvicorn ends gracefully on these and then raises them once more, which would make an orderly end look like a kill.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, end)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
     if not server.started:
         raise typer.Exit(3)
 
 
-def _run_workers(settings: Settings, listener: socket.socket) -> None:
+def _run_workers(settings: Settings, listeners: list[socket.socket]) -> None:
     from uvicorn.supervisors import Multiprocess
 
     os.environ.update(for_workers(settings))
-    config = uvicorn_config("hapta.app:from_environment", settings)
-    _say(f"Hapta {hapta.__version__} listens on {address(settings, listener)} with {settings.server.workers} workers")
-    Multiprocess(config, sockets=[listener]).run()
+    config = uvicorn_config("hapta.roles:from_environment", settings)
+    where = address(settings, listeners[0])
+    _say(f"Hapta {hapta.__version__} listens on {where} with {settings.server.workers} workers")
+    Multiprocess(config, sockets=listeners).run()
 
 
 def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:

@@ -95,6 +95,12 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
     @property
+    def allows_credentials(self) -> bool:
+        """Whether pages of listed origins may call with cookies: what reads the session cookie, and the first-party JSON by which
+        a session begins and ends (contract identity, section 29)."""
+        return self.cors == "listed" and (self.cookies or self.dialect.wraps)
+
+    @property
     def default_status(self) -> int:
         """The status of an answer that is a bare struct: the first one declared."""
         return next(iter(self.answers))

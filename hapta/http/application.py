@@ -41,15 +41,21 @@ class Application:
         self._in_flight = edge.metrics.requests
         self._http: Router[Compiled] = Router()
         self._sockets: Router[Compiled] = Router()
-        self._cors_by_path: dict[bytes, Cors] = {}
+        self._preflights: Router[Cors] = Router()
+        with_credentials = edge.cors.with_credentials()
+        special: dict[str, Cors] = {}
         methods: dict[str, tuple[Dialect, list[str]]] = {}
         for endpoint in endpoints:
             router = self._sockets if endpoint.kind == "websocket" else self._http
             router.add(endpoint.method, endpoint.path, compile_endpoint(endpoint, edge, ids))
             if endpoint.cors != "listed":
-                self._cors_by_path[endpoint.path.encode()] = OPEN if endpoint.cors == "open" else CLOSED
+                special[endpoint.path] = OPEN if endpoint.cors == "open" else CLOSED
+            elif endpoint.allows_credentials:
+                special.setdefault(endpoint.path, with_credentials)
             if endpoint.kind == "http" and endpoint.dialect.tells_methods:
                 methods.setdefault(endpoint.path, (endpoint.dialect, []))[1].append(endpoint.method)
+        for path, cors in special.items():
+            self._preflights.add("OPTIONS", path, cors)
         for path, (dialect, known) in methods.items():
             allowed = [*known, *(["HEAD"] if "GET" in known else []), "OPTIONS"]
             wrong = compile_not_found(dialect, edge, ids, MethodNotAllowed(allowed))
@@ -83,7 +89,8 @@ class Application:
 
     async def _preflight(self, scope: Scope, send: Send) -> bool:
         """Answers a CORS preflight for any path; False for an OPTIONS request that is none."""
-        cors = self._cors_by_path.get(scope["raw_path"], self._cors)
+        found = self._preflights.match(scope["raw_path"])
+        cors = self._cors if found is None else found[0]["OPTIONS"]
         headers = cors.preflight(scope["method"], dict(scope["headers"]))
         if headers is None:
             return False

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from hapta.http.requests import Request
 from hapta.kit.access import Access, Caller
-from hapta.kit.errors import Forbidden, MissingToken
+from hapta.kit.errors import Forbidden, Invalid, MissingToken
 
 
 class InsufficientScope(Forbidden):
@@ -14,6 +14,7 @@ class InsufficientScope(Forbidden):
 
     code = "insufficient_scope"
     message = "The token does not allow this"
+    wire_headers = (("www-authenticate", 'Bearer error="insufficient_scope"'),)
 
     @classmethod
     def of(cls, name: str) -> InsufficientScope:
@@ -21,6 +22,14 @@ class InsufficientScope(Forbidden):
         error = cls(scope=name)
         error.wire_headers = (("www-authenticate", f'Bearer error="insufficient_scope", scope="{name}"'),)
         return error
+
+
+class MisplacedToken(Invalid):
+    """A token stands where logs and histories keep it, or there is more than one."""
+
+    code = "invalid_request"
+    message = "Send one token, in the Authorization header"
+    wire_headers = (("www-authenticate", 'Bearer error="invalid_request"'),)
 
 
 class CookieVerifier(Protocol):
@@ -60,6 +69,17 @@ def bearer_token(authorization: bytes | None) -> str:
     if not token or b" " in token or not token.isascii():
         raise MissingToken
     return token.decode("ascii")
+
+
+def one_token_in_its_header(request: Request) -> None:
+    """Refuses a token in the address, and two tokens in one request (RFC 6750, sections 2 and 2.3; contract identity, section 18).
+
+    Raises:
+        MisplacedToken: there is such a token.
+    """
+    names = [pair.partition(b"=")[0] for pair in request.query_string.split(b"&")]
+    if b"access_token" in names or len(request.header_values("authorization")) > 1:
+        raise MisplacedToken
 
 
 def check_access(access: Access, caller: Caller) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from hapta.http.api import Content, Endpoint, Reply, Table
 from hapta.http.errors import SYNC
-from hapta.http.openapi import document
+from hapta.http.openapi import AppTokens, document
 from hapta.http.requests import Request
 from hapta.http.validate import Wire
 from hapta.kit.access import PUBLIC
@@ -74,6 +74,7 @@ class About:
     version: str
     description: str = ""
     server_url: str = "/"
+    app_tokens: AppTokens | None = None
 
 
 def routes(endpoints: Sequence[Endpoint], about: About, assets_dir: Path = ASSETS_DIR) -> list[Endpoint]:
@@ -170,6 +171,7 @@ class _Docs:
             description=about.description,
             server_url=about.server_url,
             openapi="3.0.0" if version == "3.0" else "3.1.0",
+            app_tokens=about.app_tokens,
         )
 
     def _page(self, styles: Sequence[str], scripts: Sequence[str]) -> Reply:

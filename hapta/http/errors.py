@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -95,7 +96,8 @@ def headers(error: HaptaError) -> Headers:
     `Retry-After` is whole seconds, rounded up and at least 1 (RFC 9110, section 10.2.3), so that a client that obeys it
     is never a moment too early.
     """
-    if error.wire_headers:
+    # Set and empty says: none. A failed client at a token endpoint is no bearer of a token (RFC 6749, section 5.2).
+    if error.wire_headers or "wire_headers" in vars(error):
         return tuple([(name.encode(), value.encode("latin-1", "replace")) for name, value in error.wire_headers])
     if isinstance(error, TooMany | Unavailable):
         return ((b"retry-after", str(max(1, math.ceil(error.retry_after_seconds))).encode()),)
@@ -104,7 +106,7 @@ def headers(error: HaptaError) -> Headers:
     if isinstance(
         error, Unauthenticated
     ):  # without credentials there is nothing to say of them (RFC 6750, section 3.1)
-        return ((b"www-authenticate", b"Bearer"),)
+        return ((b"www-authenticate", b'Bearer realm="hapta"'),)
     return ()
 
 
@@ -183,9 +185,33 @@ def _render_envelope(error: HaptaError, status: int, correlation_id: str, now_is
     )
 
 
+PROBLEM = "application/problem+json"
+
+
+def render_problem(error: HaptaError, status: int, correlation_id: str, body: bytes) -> bytes:
+    """The facts of an envelope's error as RFC 9457 words them, for whoever asks for that (contract identity, section 2).
+
+    Args:
+        body: the envelope.
+    """
+    told: dict[str, Any] = msgspec.json.decode(body)
+    details: dict[str, object] = told["details"]
+    problem: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": told["message"],
+        "instance": f"urn:hapta:request:{correlation_id}",
+        "code": InternalError.code if status == 500 else error.code,
+        "timestamp": told["timestamp"],
+    }
+    return _encode(_with_details(problem, details))
+
+
 _OAUTH_CODES: Mapping[str, str] = MappingProxyType(
     {
         "unauthenticated": "invalid_token",
+        "missing_token": "invalid_token",
         "forbidden": "access_denied",
         "rate_limited": "temporarily_unavailable",
         "unavailable": "temporarily_unavailable",

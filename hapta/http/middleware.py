@@ -13,15 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 
 from hapta.http.api import Endpoint, Reply
-from hapta.http.caller import CookieVerifier, InternalVerifier, bearer_token, check_access
+from hapta.http.caller import CookieVerifier, InternalVerifier, bearer_token, check_access, one_token_in_its_header
 from hapta.http.compress import choose, compress_off_loop, worth_compressing
 from hapta.http.cors import CLOSED, OPEN, Cors
-from hapta.http.errors import Dialect, InternalError, RouteNotFound, status_of
+from hapta.http.errors import PROBLEM, Dialect, InternalError, RouteNotFound, render_problem, status_of
 from hapta.http.errors import headers as error_headers
 from hapta.http.limits import LimitClass, Limits, RateLimited, state_header
 from hapta.http.metrics import Metrics
@@ -31,7 +32,7 @@ from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Se
 from hapta.http.sockets import Disconnected, Socket
 from hapta.kit.access import HANDLER_DECIDES, Verifier
 from hapta.kit.clock import Clock, iso_ms
-from hapta.kit.errors import HaptaError, Unauthenticated, Unavailable
+from hapta.kit.errors import Forbidden, HaptaError, Unauthenticated, Unavailable
 from hapta.kit.logs import AccessLog
 from hapta.kit.ratelimit import Decision, policy_header
 from hapta.settings import ServerSettings
@@ -132,6 +133,8 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     cookies = edge.cookies if endpoint.cookies else None
     internal = _internal(endpoint, edge)
     cors = {"listed": edge.cors, "open": OPEN, "none": CLOSED}[endpoint.cors]
+    if endpoint.allows_credentials:
+        cors = edge.cors.with_credentials()
     wraps = dialect.wraps
     limit = edge.limits.of(endpoint.limit)
     limited = edge.limits.enabled
@@ -149,8 +152,8 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     without_origin = [header for header in cors.headers(None) if is_public or header[0] == b"vary"]
     compress_min = edge.server.compress_min_bytes
     always = _security_headers(edge)
-    # What one account may see must not stay in a cache that another one uses.
-    private = () if is_public else (_NO_STORE,)
+    # What one account may see must not stay in a cache that another one uses, nor what somebody signs in with.
+    private = () if is_public and endpoint.method == "GET" else (_NO_STORE,)
 
     async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
         started = perf_counter()
@@ -165,6 +168,8 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
                     decision = drawn if isinstance(drawn, Decision) else await drawn
             elif internal is None:
                 try:
+                    if b"access_token=" in request.query_string or len(headers) != len(scope["headers"]):
+                        one_token_in_its_header(request)
                     if cookies is not None and b"authorization" not in headers:
                         caller = await cookies.verify(request)
                     else:
@@ -356,15 +361,16 @@ async def _guess_costs(limits: Limits, limit: LimitClass, address: str) -> None:
 def _error_reply(error: HaptaError, dialect: Dialect, request: Request, edge: Edge) -> Reply:
     status = status_of(type(error))
     body = dialect.render(error, status, request.request_id, iso_ms(edge.clock.now_ms()))
+    media_type = dialect.media_type
+    if dialect.wraps and PROBLEM in (request.header("accept") or ""):
+        body, media_type = render_problem(error, status, request.request_id, body), PROBLEM
     own: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, RateLimited):
         own = error.headers()
     elif isinstance(error, SlowBody):
         own = (_CLOSE,)
     common = dialect.headers or (_NO_STORE,)
-    return Reply(
-        status, body, (*common, *own, *_challenged(error_headers(error), edge.resource_metadata)), dialect.media_type
-    )
+    return Reply(status, body, (*common, *own, *_challenged(error_headers(error), edge.resource_metadata)), media_type)
 
 
 def _challenged(headers: Sequence[tuple[bytes, bytes]], resource_metadata: str) -> Sequence[tuple[bytes, bytes]]:
@@ -490,6 +496,14 @@ def compile_not_found(
     return handle
 
 
+class ForeignOrigin(Forbidden):
+    """A page of an origin that is not listed opens a socket. Browsers ask nobody before a handshake and send cookies along, so that
+    only this header tells whose page it is (contract identity, section 18)."""
+
+    code = "foreign_origin"
+    message = "Pages of this origin may not connect"
+
+
 class SocketCount:
     """How many sockets this worker holds; past the limit new ones are refused before the handshake."""
 
@@ -503,6 +517,7 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
     observe = edge.metrics.observer(endpoint.name)
     sockets = edge.metrics.sockets
     handler, names = endpoint.handler, endpoint.parameters
+    own_origin = "{0.scheme}://{0.netloc}".format(urlsplit(edge.server.public_address)).encode()
 
     async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
         started = perf_counter()
@@ -510,7 +525,10 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
         address = client_address(scope, headers, edge.server.trust_proxy)
         socket = Socket(receive, send, headers, scope["query_string"], address, request_ids.next())
         refusal: HaptaError | None = None
-        if edge.limits.enabled:
+        origin = headers.get(b"origin")
+        if origin is not None and origin != own_origin and not edge.cors.allows(origin):
+            refusal = ForeignOrigin()
+        elif edge.limits.enabled:
             drawn = edge.limits.hit(limit, address)
             decision = drawn if isinstance(drawn, Decision) else await drawn
             refusal = None if decision.allowed else RateLimited(limit, decision)

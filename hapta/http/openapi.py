@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import msgspec
@@ -68,6 +69,19 @@ _HEADERS: Mapping[str, Json] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class AppTokens:
+    """How apps of others get tokens here, for the document's security scheme.
+
+    Args:
+        scopes: all that there are, with what people read of them.
+    """
+
+    authorization_url: str
+    token_url: str
+    scopes: Mapping[str, str]
+
+
 def document(
     endpoints: Iterable[Endpoint],
     *,
@@ -76,12 +90,14 @@ def document(
     description: str = "",
     server_url: str = "/",
     openapi: Literal["3.1.0", "3.0.0"] = "3.1.0",
+    app_tokens: AppTokens | None = None,
 ) -> Json:
     """The document for a table; hidden endpoints are left out.
 
     Args:
         server_url: where the API answers; `/` means wherever the document came from.
         openapi: version of the document.
+        app_tokens: None: this server gives apps of others no tokens.
 
     Raises:
         ValueError: two endpoints have the same method and path.
@@ -94,7 +110,7 @@ def document(
         method = endpoint.method.lower()
         if method in entry:
             raise ValueError(f"{endpoint.name} stands in the table twice")
-        entry[method] = _operation(endpoint, schemas)
+        entry[method] = _operation(endpoint, schemas, app_tokens)
     dialects = {endpoint.dialect.name: endpoint.dialect for endpoint in shown}
     result: Json = {
         "openapi": "3.1.0",
@@ -105,7 +121,7 @@ def document(
         "components": {
             "schemas": {**schemas.components, **{_error_name(one): dict(one.schema) for one in dialects.values()}},
             "headers": dict(_HEADERS),
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "securitySchemes": _security_schemes(app_tokens),
         },
     }
     return as_3_0(result) if openapi == "3.0.0" else result
@@ -141,14 +157,40 @@ def _error_name(dialect: Dialect) -> str:
     return f"{dialect.name.capitalize()}Error"
 
 
-def _operation(endpoint: Endpoint, schemas: _Schemas) -> Json:
+def _security_schemes(app_tokens: AppTokens | None) -> Json:
+    schemes: Json = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    if app_tokens is not None:
+        flow = {
+            "authorizationUrl": app_tokens.authorization_url,
+            "tokenUrl": app_tokens.token_url,
+            "scopes": dict(app_tokens.scopes),
+        }
+        schemes["oauth"] = {"type": "oauth2", "flows": {"authorizationCode": flow}}
+    return schemes
+
+
+def _security(endpoint: Endpoint, app_tokens: AppTokens | None) -> list[Json]:
+    """What opens an endpoint: one entry is enough.
+
+    Raises:
+        ValueError: it names a scope that is not in the table of scopes, so that no app could ever have it.
+    """
+    access = endpoint.access
+    wanted = access.value if access.kind in ("scope", "client") else ""
+    if wanted and app_tokens is not None and wanted not in app_tokens.scopes:
+        raise ValueError(f"{endpoint.name} wants the scope {wanted!r}, which there is not")
+    for_apps: list[Json] = [{"oauth": [wanted]}] if wanted and app_tokens is not None else []
+    return for_apps if access.kind in HANDLER_DECIDES else [{"bearer": []}, *for_apps]
+
+
+def _operation(endpoint: Endpoint, schemas: _Schemas, app_tokens: AppTokens | None = None) -> Json:
     operation: Json = {
         "operationId": _operation_id(endpoint),
         "summary": endpoint.summary,
         "description": _description(endpoint),
         "x-access": str(endpoint.access),
         "x-limit-class": endpoint.limit,
-        "security": [] if endpoint.access.kind in HANDLER_DECIDES else [{"bearer": []}],
+        "security": _security(endpoint, app_tokens),
         "responses": _responses(endpoint, schemas),
     }
     if endpoint.tag:
@@ -299,23 +341,26 @@ def _sample(kind: type[HaptaError]) -> HaptaError:
 def _error_answer(status: int, kinds: Sequence[type[HaptaError]], dialect: Dialect) -> Json:
     samples = {kind.code: _sample(kind) for kind in kinds}
     lines = [f"- `{code}`: {error.message}" for code, error in samples.items()]
-    examples: Json = {
-        code: {"value": msgspec.json.decode(dialect.render(error, status, _EXAMPLE_ID, _EXAMPLE_INSTANT))}
-        for code, error in samples.items()
-    }
     names = ["X-Request-Id"]
     own = {name for error in samples.values() for name, _ in headers(error)}
     names += [name for name in ("Retry-After", "WWW-Authenticate") if name.lower().encode() in own]
     return {
         "description": "\n".join([_REASONS.get(status, "Failed"), "", *lines]),
         "headers": _header_refs(*names),
-        "content": {
-            "application/json": {
-                "schema": {"$ref": _SCHEMA_REF.format(name=_error_name(dialect))},
-                "examples": examples,
-            }
-        },
+        "content": _error_content(status, samples, dialect),
     }
+
+
+def _error_content(status: int, samples: Mapping[str, HaptaError], dialect: Dialect) -> Json:
+    """The body of an error with an example for each code; a page has no form that a program could rely on."""
+    if dialect.media_type != "application/json":
+        return {dialect.media_type: {"schema": {"type": "string"}}}
+    examples: Json = {
+        code: {"value": msgspec.json.decode(dialect.render(error, status, _EXAMPLE_ID, _EXAMPLE_INSTANT))}
+        for code, error in samples.items()
+    }
+    schema = {"$ref": _SCHEMA_REF.format(name=_error_name(dialect))}
+    return {"application/json": {"schema": schema, "examples": examples}}
 
 
 # -- 3.0.0 -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hapta.db.database import Database
 from hapta.identity.admin import AccountAdmin
 from hapta.identity.events import EventLog
 from hapta.identity.passwords import Passwords
+from hapta.identity.people import IdentityStore
 from hapta.identity.people_store import LocalIdentityStore, OnPersonDeleted, RewrapVaultKeys
 from hapta.identity.revocations import RevocationWatch
 from hapta.identity.service import AccountService
@@ -25,22 +26,33 @@ from hapta.kit.ratelimit import Limiter, Rate
 from hapta.settings import IdentitySettings
 
 
-@dataclass(frozen=True, slots=True)
-class Core:
-    """Identity, open. `watch` is opened and run by a server only."""
+@dataclass(frozen=True)
+class AuthCore:
+    """The auth side of it, over people wherever they are. `watch` is opened and run by a server only."""
 
-    people: LocalIdentityStore
-    passwords: Passwords
+    people: IdentityStore
     sessions: SessionService
     signin: SignInService
     accounts: AccountService
-    admin: AccountAdmin
     watch: RevocationWatch
+
+    async def close(self) -> None:
+        """Writes down what was seen."""
+        await self.sessions.close()
+
+
+@dataclass(frozen=True)
+class Core(AuthCore):
+    """Identity with both sides in one process, open."""
+
+    people: LocalIdentityStore
+    passwords: Passwords
+    admin: AccountAdmin
 
     async def close(self) -> None:
         """Lets running hashes finish and writes down what was seen."""
         await self.passwords.close()
-        await self.sessions.close()
+        await super().close()
 
 
 def build_core(
@@ -70,12 +82,44 @@ def build_core(
     people = LocalIdentityStore(
         db, clock, ids, passwords, settings, rewrap_vault_keys=rewrap_vault_keys, on_deleted=on_deleted
     )
+    auth = build_auth_core(
+        auth_db,
+        bus,
+        clock,
+        ids,
+        settings,
+        secret,
+        people,
+        events=events,
+        issuer=issuer,
+        limiter=limiter,
+        attempts=attempts,
+    )
+    people.on_change(auth.sessions.settle)
+    return Core(
+        people, auth.sessions, auth.signin, auth.accounts, auth.watch, passwords=passwords, admin=AccountAdmin(people)
+    )
+
+
+def build_auth_core(
+    auth_db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    settings: IdentitySettings,
+    secret: str,
+    people: IdentityStore,
+    *,
+    events: EventLog | None = None,
+    issuer: str = "",
+    limiter: Limiter | None = None,
+    attempts: Rate | None = None,
+) -> AuthCore:
+    """Builds the services of the auth side; opens nothing. Changes of people come in through `sessions.settle`."""
     sessions = SessionService(auth_db, bus, clock, ids, settings, secret, people, events=events, issuer=issuer)
-    people.on_change(sessions.settle)
     signin = SignInService(auth_db, clock, ids, sessions, people, secret, events=events)
     accounts = AccountService(auth_db, people, sessions, signin, settings, secret, limiter=limiter, attempts=attempts)
-    watch = RevocationWatch(sessions, auth_db, bus, clock)
-    return Core(people, passwords, sessions, signin, accounts, AccountAdmin(people), watch)
+    return AuthCore(people, sessions, signin, accounts, RevocationWatch(sessions, auth_db, bus, clock))
 
 
 @asynccontextmanager

@@ -33,6 +33,13 @@ class InvalidCredentials(Unauthenticated):
     message = "Invalid email or password"
 
 
+class SecondFactorRequired(Forbidden):
+    """The password is right, and the account asks for a second proof, for which this dialect has no words."""
+
+    code = "second_factor_required"
+    message = "This account asks for a second factor: sign in at /identity/v1/login"
+
+
 class WrongPassword(Forbidden):
     """The caller is logged in, but the password given as a second proof is wrong. Not a 401: the token is good."""
 

@@ -23,8 +23,9 @@ from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.routes import routes as audit_routes
 from hapta.identity.audit.service import AuditLog
 from hapta.identity.browser import BrowserSessions, is_loopback
-from hapta.identity.core import Core, build_core
+from hapta.identity.core import AuthCore, Core, build_auth_core, build_core
 from hapta.identity.event_log import AuditSweeper, EventRecorder
+from hapta.identity.factors.pages import FactorPages
 from hapta.identity.factors.passkeys import PasskeyService
 from hapta.identity.factors.routes import routes as factor_routes
 from hapta.identity.factors.service import FactorService
@@ -42,11 +43,14 @@ from hapta.identity.outbox.templates import Templates
 from hapta.identity.pages.kit import PageKit
 from hapta.identity.pages.ports import ConnectedApps
 from hapta.identity.pages.routes import routes as page_routes
+from hapta.identity.people import IdentityStore
 from hapta.identity.people_store import OnPersonDeleted, RewrapVaultKeys
 from hapta.identity.recovery.routes import routes as recovery_routes
 from hapta.identity.recovery.service import RecoveryService
 from hapta.identity.session_tokens import SessionTokens
 from hapta.identity.throttle.service import Throttle
+from hapta.identity.upstream.feature import Upstream, open_upstream
+from hapta.identity.upstream.service import Forget
 from hapta.identity.v1.routes import routes as v1_routes
 from hapta.identity.v1.service import SelfService
 from hapta.identity.webhooks.deliverer import Deliverer
@@ -78,7 +82,7 @@ class Identity:
         jobs: loops to run until cancelled, by name.
     """
 
-    core: Core
+    core: AuthCore
     events: EventRecorder
     audit: AuditLog
     webhooks: WebhookService
@@ -93,9 +97,21 @@ class Identity:
     passkeys: PasskeyService
     links: LinkService
     keys: KeyLoginService
+    upstream: Upstream
     fetch: GuardedFetch
     sealer: Sealer
     jobs: Mapping[str, Job]
+
+    @property
+    def whole(self) -> Core:
+        """The core with both sides, in a process that has both.
+
+        Raises:
+            TypeError: people are behind another server.
+        """
+        if not isinstance(self.core, Core):
+            raise TypeError("people are behind another server")
+        return self.core
 
     def endpoints(self) -> list[Endpoint]:
         """JSON routes of identity; its pages are made by `app.py`, since other features have parts on them."""
@@ -115,14 +131,24 @@ class Identity:
         Args:
             apps: third-party apps with access, if there is an authorization server.
         """
-        return page_routes(
-            PageKit(pages, self.browser, self.accounts),
-            codes=self.otp,
-            signin=self.core.signin,
-            recovery=self.recovery,
-            apps=apps,
-            activity=AccountActivity(self.audit),
-        )
+        kit = PageKit(pages, self.browser, self.accounts)
+        own = FactorPages(kit, self.factors, self.passkeys)
+        return [
+            *page_routes(
+                kit,
+                codes=self.otp,
+                signin=self.core.signin,
+                recovery=self.recovery,
+                steps=own.steps(),
+                extras=own.extras(),
+                providers=self.upstream.buttons,
+                sections=[*own.sections(), self.upstream.section(kit)],
+                apps=apps,
+                activity=AccountActivity(self.audit),
+            ),
+            *own.endpoints(),
+            *self.upstream.endpoints(kit),
+        ]
 
 
 @asynccontextmanager
@@ -137,12 +163,16 @@ async def open_identity(
     limiter: Limiter | None = None,
     rewrap_vault_keys: RewrapVaultKeys | None = None,
     on_deleted: Sequence[OnPersonDeleted] = (),
+    people: IdentityStore | None = None,
+    forget_unproved: Sequence[Forget] = (),
 ) -> AsyncGenerator[Identity]:
     """Builds identity over two databases that may be one.
 
     Args:
+        people: where they are behind another server; `db` is not touched then.
         limiter: for attempts to log in and new key accounts; None switches them off.
         on_deleted: what the resource side removes together with a person.
+        forget_unproved: what else goes when an account is emptied whose address somebody else has proved.
     """
     own, secret, public_url = settings.identity, settings.identity.jwt_secret, settings.server.public_address
     production = settings.server.environment == "production"
@@ -159,21 +189,37 @@ async def open_identity(
     )
     events = EventRecorder(audit, queue)
     attempts = Rate.parse(settings.ratelimit.auth)
-    core = build_core(
-        db,
-        auth_db,
-        bus,
-        clock,
-        ids,
-        own,
-        secret,
-        events=events,
-        issuer=public_url,
-        limiter=limiter,
-        attempts=attempts,
-        rewrap_vault_keys=rewrap_vault_keys,
-        on_deleted=on_deleted,
-    )
+    core: AuthCore
+    if people is None:
+        core = build_core(
+            db,
+            auth_db,
+            bus,
+            clock,
+            ids,
+            own,
+            secret,
+            events=events,
+            issuer=public_url,
+            limiter=limiter,
+            attempts=attempts,
+            rewrap_vault_keys=rewrap_vault_keys,
+            on_deleted=on_deleted,
+        )
+    else:
+        core = build_auth_core(
+            auth_db,
+            bus,
+            clock,
+            ids,
+            own,
+            secret,
+            people,
+            events=events,
+            issuer=public_url,
+            limiter=limiter,
+            attempts=attempts,
+        )
     people, sessions, signin = core.people, core.sessions, core.signin
     fetch = GuardedFetch(allow_private=settings.webhooks.allow_private)
     # Where mail goes is the operator's own word, so it may be a neighbour.
@@ -194,6 +240,7 @@ async def open_identity(
     codes = Codes(auth_db, clock, otp_key, settings.otp)
     otp = OtpService(auth_db, clock, people, codes, outbox, events, settings.otp)
     throttle = Throttle(auth_db, clock, secret, events=events)
+    core.accounts.throttle_with(throttle)
     recovery = RecoveryService(
         auth_db,
         clock,
@@ -231,7 +278,19 @@ async def open_identity(
         verification=otp,
         wake_outbox=outbox.wake,
     )
-    factors = FactorService(auth_db, clock, people, sessions, signin, events, outbox, sealer, secret, own.product_name)
+    factors = FactorService(
+        auth_db,
+        clock,
+        people,
+        sessions,
+        signin,
+        events,
+        outbox,
+        sealer,
+        secret,
+        own.product_name,
+        sent_codes=otp if own.second_factor_by_mail else None,
+    )
     signin.ask(factors.methods)
     passkeys = PasskeyService(
         auth_db,
@@ -267,6 +326,25 @@ async def open_identity(
         creations=Rate.parse(settings.ratelimit.key_accounts),
     )
 
+    upstream = open_upstream(
+        settings.upstream,
+        auth_db,
+        clock,
+        secret,
+        public_url,
+        fetch,
+        people,
+        sessions,
+        signin,
+        links,
+        factors,
+        events,
+        outbox,
+        browser,
+        allow_registration=own.allow_registration,
+        forget=[keys.delete_person, *forget_unproved],
+    )
+
     async def forget(tx: WriteTx, change: Change) -> list[Revocation]:
         if change.kind == "deleted":
             await factors.delete_person(tx, change.user_id)
@@ -277,16 +355,25 @@ async def open_identity(
     sessions.on_change(forget)
 
     async def sweep() -> None:
-        for one in (codes.sweep, recovery.sweep, throttle.sweep, outbox.sweep, passkeys.sweep, keys.sweep):
+        for one in (
+            codes.sweep,
+            recovery.sweep,
+            throttle.sweep,
+            outbox.sweep,
+            passkeys.sweep,
+            keys.sweep,
+            upstream.sweep,
+        ):
             await one()
 
     jobs: dict[str, Job] = {
         "revocations": core.watch.run,
-        "changes of people": people.run,
         "webhooks": deliverer.run,
         "audit": AuditSweeper(audit).run,
         "identity clean-up": lambda: forever(sweep, SWEEP_SECONDS, "identity clean-up"),
     }
+    if isinstance(core, Core):
+        jobs["changes of people"] = core.people.run
     identity = Identity(
         core,
         events,
@@ -303,6 +390,7 @@ async def open_identity(
         passkeys,
         links,
         keys,
+        upstream,
         fetch,
         sealer,
         jobs,

@@ -53,6 +53,8 @@ class LastingSessions:
         now = self._clock.now_ms()
         if person is None or person.disabled or state is None or state.keyed:
             raise InvalidToken
+        if state.expires_at != state.absolute_expires_at:
+            raise InvalidToken  # it ends with its one token, and not with its own lifetime
         if state.revoked_at is not None or state.expires_at <= now or state.token_version != person.version:
             raise InvalidToken
         same = self._rolls.same(person, session_id, state, "", now=now)

@@ -8,6 +8,7 @@ from hapta.identity.errors import (
     EmailTaken,
     InvalidCredentials,
     RegistrationDisabled,
+    SecondFactorRequired,
     SessionNotFound,
     WrongPassword,
 )
@@ -59,7 +60,7 @@ def routes(accounts: AccountService) -> list[Endpoint]:
             api.login,
             summary="Log in",
             answers={200: SignedInAnswer},
-            errors=[InvalidCredentials, TooMany],
+            errors=[InvalidCredentials, SecondFactorRequired, TooMany],
         ),
         public.post(
             "/auth/prelogin",

@@ -15,6 +15,7 @@ from hapta.db.database import Database, WriteTx
 from hapta.identity.errors import (
     InvalidCredentials,
     RegistrationDisabled,
+    SecondFactorRequired,
     SessionNotFound,
     WrongPassword,
 )
@@ -41,7 +42,8 @@ from hapta.identity.password_policy import (
 )
 from hapta.identity.people import IdentityStore
 from hapta.identity.sessions import SessionService
-from hapta.identity.signin import SignInService
+from hapta.identity.signin import AlsoDone, SignInService
+from hapta.identity.throttle.service import Throttle
 from hapta.kit.access import Caller
 from hapta.kit.errors import InvalidToken, TooMany
 from hapta.kit.ratelimit import Limiter, Rate
@@ -80,8 +82,13 @@ class AccountService:
         self._settings = settings
         self._limiter = limiter
         self._attempts = attempts
+        self._throttle: Throttle | None = None
         self._salt_key = derive_key(secret, "prelogin-salt")
         self._limit_key = derive_key(secret, "limit-key")
+
+    def throttle_with(self, throttle: Throttle) -> None:
+        """Counts failures from here on, together with those of every other way in (contract identity, section 21)."""
+        self._throttle = throttle
 
     # --- coming in ---
 
@@ -122,16 +129,31 @@ class AccountService:
         Raises:
             ValidationFailed: the address is none, or the password is too long to be one.
             InvalidCredentials: unknown account or wrong password.
-            TooMany: too many attempts for this address, or too many logins at once.
+            SecondFactorRequired: the account has a second factor, which this dialect cannot ask for.
+            TooMany: too many attempts or failures for this address, or too many logins at once.
         """
         _, key = check_email(email)
         refuse(length_issues(password, "password", 0))
         await self._count_attempt(key)
-        person = await self._people.check_password(key, password)
+        throttle = self._throttle
+        if throttle is not None:
+            await throttle.check(key, origin)
+        try:
+            person = await self._people.check_password(key, password)
+        except TooMany:
+            if throttle is not None:
+                await throttle.dropped(key, origin)
+            raise
         if person is None:
-            await self._signin.failed(None, origin, "password")
+            await self._refused(key, origin)
             raise InvalidCredentials
-        return await self._logged_in(person, origin)
+        success = None if throttle is None else throttle.success(key, origin)
+        if await self._signin.second_factors(person.user_id):
+            if success is not None:
+                await self._db.write(success)
+            await self._signin.failed(person.user_id, origin, "second_factor")
+            raise SecondFactorRequired
+        return await self._logged_in(person, origin, success)
 
     async def prelogin(self, email: str) -> Prelogin:
         """How the client derives what it sends as the password: the account's salt, or a made-up one that never changes.
@@ -177,7 +199,7 @@ class AccountService:
         """
         minimum = self._settings.min_password_characters
         refuse([*password_issues(new, "newPassword", minimum), *salt_issues(auth_salt)])
-        known = await self._proved(caller, current)
+        known = await self._proved(caller, current, origin)
         person = await self._people.set_password(
             caller.user_id,
             new,
@@ -217,7 +239,7 @@ class AccountService:
             InvalidToken: the account is gone already.
             TooMany: too many attempts.
         """
-        known = await self._proved(caller, password)
+        known = await self._proved(caller, password, origin)
         if not await self._people.delete(caller.user_id, if_version=known.version, cause=Cause(origin)):
             raise InvalidToken
 
@@ -226,21 +248,44 @@ class AccountService:
     async def _add(self, email: str, password: str, cause: Cause, auth_salt: str | None) -> Person:
         return await self._people.create(NewPerson(email=email, password=password, auth_salt=auth_salt), cause=cause)
 
-    async def _logged_in(self, person: Person, origin: Origin) -> LoggedIn:
+    async def _refused(self, key: str, origin: Origin) -> None:
+        """Takes note of a wrong password, or of an account that is none."""
+        if self._throttle is None:
+            await self._signin.failed(None, origin, "password")
+            return
+        known = await self._people.find_by_login(key)
+        await self._throttle.failed(key, origin, user_id=None if known is None else known.user_id)
+
+    async def _logged_in(self, person: Person, origin: Origin, also: AlsoDone | None = None) -> LoggedIn:
         async def body(tx: WriteTx) -> tuple[Started, list[Revocation]]:
+            if also is not None:
+                await also(tx)
             return await self._signin.start_in(tx, person, origin, amr=("pwd",), provider="password", token_only=True)
 
         started, revocations = await self._db.write(body)
         await self._sessions.announce(revocations)
         return LoggedIn(person, self._sessions.mint(started))
 
-    async def _proved(self, caller: Caller, password: str) -> Person:
+    async def _proved(self, caller: Caller, password: str, origin: Origin) -> Person:
         """The caller, their password proved once more."""
-        await self._count_attempt(caller.user_id)
+        who, throttle = caller.user_id, self._throttle
+        await self._count_attempt(who)
         refuse(length_issues(password, "password", 0))
         person = await self.me(caller)
-        if not await self._people.confirm_password(caller.user_id, password):
+        if throttle is not None:
+            await throttle.check(who, origin)
+        try:
+            right = await self._people.confirm_password(who, password)
+        except TooMany:
+            if throttle is not None:
+                await throttle.dropped(who, origin)
+            raise
+        if not right:
+            if throttle is not None:
+                await throttle.failed(who, origin, user_id=who, reason="step_up")
             raise WrongPassword
+        if throttle is not None:
+            await throttle.succeeded(who, origin)
         return person
 
     async def _count_attempt(self, who: str) -> None:

@@ -80,6 +80,9 @@ _SWEEP_SPENT = """
         (SELECT user_id, id FROM auth_spent WHERE expires_at < :before ORDER BY expires_at LIMIT :limit)"""
 _REVOCATIONS_SINCE = """
     SELECT id, user_id, session_id, before_generation, at, subject FROM auth_revocations WHERE at >= :since ORDER BY at"""
+_ROLLED_SINCE = """
+    SELECT user_id, id, generation, rolled_at FROM auth_sessions
+    WHERE rolled_at >= :since AND previous_generation IS NOT NULL"""
 _MARKS_SINCE = """
     SELECT id, user_id, session_id, before_generation, at, subject FROM auth_revocations
     WHERE at >= :since AND subject IS NOT NULL ORDER BY at"""
@@ -254,6 +257,11 @@ async def sweep_revocations(tx: WriteTx, before: int, limit: int) -> int:
 
 async def sweep_spent(tx: WriteTx, before: int, limit: int) -> int:
     return await tx.execute(_SWEEP_SPENT, before=before, limit=limit)
+
+
+async def rolled_since(tx: ReadTx, since: int) -> list[tuple[UserId, SessionId, int, int]]:
+    """Sessions with a key that were rolled since an instant: `(user, session, generation, rolled_at)`."""
+    return [(row[0], row[1], row[2], row[3]) for row in await tx.fetch_all(_ROLLED_SINCE, since=since)]
 
 
 async def marks_since(tx: ReadTx, since: int) -> list[Revocation]:

@@ -14,7 +14,7 @@ from hapta.kit.access import SessionId, UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken
 from hapta.kit.ids import Ids
-from hapta.kit.tokens import ACCESS_TYPE, BadToken, Hs256, Hs256Key, sign
+from hapta.kit.tokens import ACCESS_TYPE, BadToken, Claims, Hs256, Hs256Key, sign
 
 OVERLAP_MS = 10_000
 """How long the previous generation of a session's keys is honoured (contract identity, section 19)."""
@@ -26,6 +26,7 @@ class TokenParts(NamedTuple):
     session: SessionKey
     version: int
     expires_at: float
+    claims: Claims
 
 
 class SessionTokens:
@@ -78,12 +79,14 @@ class SessionTokens:
         except BadToken:
             raise InvalidToken from None
         session_id, generation, version = claims.get("sid"), claims.get("gen"), claims.get("tv")
-        if not isinstance(session_id, str) or type(generation) is not int or type(version) is not int:
+        if not isinstance(session_id, str) or not session_id:
+            raise InvalidToken
+        if type(generation) is not int or type(version) is not int:
             raise InvalidToken
         if self._issuer and any(claims.get(name, self._issuer) != self._issuer for name in ("iss", "aud")):
             raise InvalidToken
         return TokenParts(
-            SessionKey(UserId(claims["sub"]), SessionId(session_id), generation), version, float(claims["exp"])
+            SessionKey(UserId(claims["sub"]), SessionId(session_id), generation), version, float(claims["exp"]), claims
         )
 
 

@@ -26,7 +26,7 @@ from hapta.identity.session_changes import END_REASONS, GONE_VERSION, event_of
 from hapta.identity.session_keys import BadKey, SessionKey, SessionKeys, key_hash, open_successor, seal_successor
 from hapta.identity.session_rolls import SessionRolls
 from hapta.identity.session_tokens import OVERLAP_MS, SessionTokens, coarse_address
-from hapta.identity.token_cache import RECHECK_SECONDS, TokenCache
+from hapta.identity.token_cache import RECHECK_SECONDS, Presented, TokenCache
 from hapta.kit.access import Caller, SessionId, UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, Unavailable
@@ -84,7 +84,7 @@ class SessionService:
         self._rolls = SessionRolls(settings)
         self.cache = TokenCache(clock, max_cached)
         self.marks = Marks(db, clock, ids, self.cache)
-        self._lookups: dict[str, asyncio.Task[Caller]] = {}
+        self._lookups: dict[Presented, asyncio.Task[Caller]] = {}
         self._applied: dict[str, int] = {}
         self._seen: dict[tuple[str, str], int] = {}
         self._listeners: list[OnRevoked] = []
@@ -119,36 +119,37 @@ class SessionService:
             InvalidToken: it does not count (any more).
             Unavailable: the session could not be looked up.
         """
-        caller = self.cache.get(key)
+        hashed = key_hash(key)
+        caller = self.cache.get(hashed)
         if caller is not None:
             return caller
-        if key in self._lookups:
-            return await asyncio.shield(self._lookups[key])
-        return await self._shared(key, self._look_up(key, self._read_key(key), None, None))
+        if hashed in self._lookups:
+            return await asyncio.shield(self._lookups[hashed])
+        return await self._shared(hashed, self._look_up(hashed, self._read_key(key), None, None))
 
-    async def _shared(self, presented: str, lookup: Coroutine[Any, Any, Caller]) -> Caller:
+    async def _shared(self, presented: Presented, lookup: Coroutine[Any, Any, Caller]) -> Caller:
         task = asyncio.create_task(lookup)
         self._lookups[presented] = task
         task.add_done_callback(lambda done: self._looked_up(presented, done))
         # Shielded: one caller that goes away must not take the answer from the others.
         return await asyncio.shield(task)
 
-    def _looked_up(self, presented: str, lookup: asyncio.Task[Caller]) -> None:
+    def _looked_up(self, presented: Presented, lookup: asyncio.Task[Caller]) -> None:
         del self._lookups[presented]
         if not lookup.cancelled():
             lookup.exception()  # marks it as seen, when every caller has gone
 
     async def _look_up(
-        self, presented: str, session: SessionKey, version: int | None, expires_at: float | None
+        self, presented: Presented, session: SessionKey, version: int | None, expires_at: float | None
     ) -> Caller:
-        """By a token, which carries the person's version and its own end, or by a key, which has neither."""
+        """By a token, which carries the person's version and its own end, or by the hash of a key, which has neither."""
         user_id, session_id, generation = session
         for _ in range(5):
             epoch = self.cache.epoch
             state = await self._db.read(lambda tx: store.find_state(tx, user_id, session_id), snapshot=False)
             if state is None or not self._alive(state) or (version is not None and state.token_version != version):
                 raise InvalidToken
-            fits = version is not None or key_hash(presented) in (state.key_hash, state.previous_key_hash)
+            fits = version is not None or presented in (state.key_hash, state.previous_key_hash)
             seconds = self._honoured_seconds(state, generation) if fits else 0.0
             if seconds <= 0:
                 if generation < state.generation and state.keyed:

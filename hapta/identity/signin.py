@@ -39,6 +39,9 @@ PENDING_TYPE = "mfa_pending"
 SecondFactors = Callable[[UserId], Awaitable[Sequence[str]]]
 """Ways in which the person can give a second proof; empty: none is asked for."""
 
+AlsoDone = Callable[[WriteTx], Awaitable[None]]
+"""What a proof brings with it, done inside a transaction of the auth side; it awaits nothing but `tx`."""
+
 
 async def no_second_factors(user_id: UserId) -> Sequence[str]:
     """Nobody has one."""
@@ -81,8 +84,12 @@ class SignInService:
         """Asks for second factors from here on: for a wiring whose factors need this service themselves."""
         self._second_factors = second_factors
 
+    async def second_factors(self, user_id: UserId) -> Sequence[str]:
+        """Ways in which the person must give a second proof, for a way in that cannot ask for one and so has to refuse."""
+        return await self._second_factors(user_id)
+
     async def complete(
-        self, person: Person, origin: Origin, *, amr: Sequence[str], provider: str
+        self, person: Person, origin: Origin, *, amr: Sequence[str], provider: str, also: AlsoDone | None = None
     ) -> SignedIn | SecondFactorNeeded:
         """Starts a session, or says which second proof is missing.
 
@@ -90,6 +97,8 @@ class SignInService:
             person: as they were when they proved it.
             amr: how (RFC 8176). With `mfa` in it no second factor is asked for.
             provider: who vouches: `password`, `otp`, `passkey`, `github`, ...
+            also: done in the transaction that starts the session, or by itself where a second proof is missing: a commit that
+                waits for the disk is dear, and so one does for both.
 
         Raises:
             InvalidCredentials: the person is disabled, or has changed since.
@@ -98,8 +107,10 @@ class SignInService:
             raise InvalidCredentials
         methods = () if MULTIPLE in amr else tuple(await self._second_factors(person.user_id))
         if methods:
+            if also is not None:
+                await self._db.write(also)
             return SecondFactorNeeded(self._pending_token(person, tuple(amr), provider), methods)
-        return await self._sign_in(person, origin, tuple(amr), provider, None)
+        return await self._sign_in(person, origin, tuple(amr), provider, None, also)
 
     async def pending(self, token: str) -> PendingSignIn:
         """What a half-done token says; it is not used up.
@@ -134,9 +145,17 @@ class SignInService:
             await self._db.write(lambda tx: events.record(tx, event))
 
     async def _sign_in(
-        self, person: Person, origin: Origin, amr: tuple[str, ...], provider: str, pending: PendingSignIn | None
+        self,
+        person: Person,
+        origin: Origin,
+        amr: tuple[str, ...],
+        provider: str,
+        pending: PendingSignIn | None,
+        also: AlsoDone | None = None,
     ) -> SignedIn:
         async def body(tx: WriteTx) -> tuple[Started, list[Revocation]]:
+            if also is not None:
+                await also(tx)
             if pending is not None and not await store.spend(tx, person.user_id, pending.token_id, pending.expires_at):
                 raise InvalidToken
             started, revocations = await self.start_in(tx, person, origin, amr=amr, provider=provider)

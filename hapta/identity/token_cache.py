@@ -1,7 +1,8 @@
 """Tokens that were verified a moment ago, kept in memory so that a hot request costs one look-up.
 
 Invariant: an entry is believed only while revocations are known to arrive (`trust_until`), for at most a minute, and never
-after something that ended it was applied. `epoch` lets a look-up notice a revocation that overtook it.
+after something that ended it was applied. `epoch` lets a look-up notice a revocation that overtook it. Session keys stand by
+their hashes, which are bytes and no text: what was remembered of a key is never found by a token, nor the other way round.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from hapta.kit.access import Caller
 from hapta.kit.clock import Clock
 
 RECHECK_SECONDS = 60.0
+Presented = str | bytes
+"""An access token, or the hash of a session key."""
 
 
 class TokenCache:
-    """Callers by token, the least recently used thrown out first.
+    """Callers by token or key, the least recently used thrown out first.
 
     Args:
         clock: its monotonic side decides how long an entry is believed.
@@ -25,8 +28,8 @@ class TokenCache:
     def __init__(self, clock: Clock, max_entries: int = 50_000) -> None:
         self._clock = clock
         self._max_entries = max_entries
-        self._entries: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
-        self._by_user: dict[str, set[str]] = {}
+        self._entries: OrderedDict[Presented, tuple[Caller, float]] = OrderedDict()
+        self._by_user: dict[str, set[Presented]] = {}
         self._trusted_until = float("-inf")
         self.epoch = 0
         """Raised by every drop. What was read before a rise must not be stored after it."""
@@ -34,7 +37,7 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, token: str) -> Caller | None:
+    def get(self, token: Presented) -> Caller | None:
         """The caller, if the token is known and may be believed now."""
         entry = self._entries.get(token)
         if entry is None:
@@ -51,7 +54,7 @@ class TokenCache:
         """Whether revocations are known to have arrived until a moment ago."""
         return self._clock.monotonic() < self._trusted_until
 
-    def put(self, token: str, caller: Caller, at_most_seconds: float = RECHECK_SECONDS) -> None:
+    def put(self, token: Presented, caller: Caller, at_most_seconds: float = RECHECK_SECONDS) -> None:
         """Keeps a caller until the token ends, at most for `at_most_seconds`."""
         left = min(at_most_seconds, caller.expires_at - self._clock.now())
         self._entries[token] = (caller, self._clock.monotonic() + left)
@@ -82,7 +85,7 @@ class TokenCache:
         """Believes entries until an instant of the monotonic clock."""
         self._trusted_until = monotonic
 
-    def _forget(self, token: str, user_id: str) -> None:
+    def _forget(self, token: Presented, user_id: str) -> None:
         tokens = self._by_user[user_id]
         tokens.discard(token)
         if not tokens:

@@ -48,7 +48,8 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call an endpoint. `value` is the scope's or role's name where the kind needs one."""
+    """Who may call an endpoint. `value` is the scope's or role's name where the kind needs one; of `client`, the scope of the token
+    that the handler wants to see."""
 
     kind: Literal["public", "page", "client", "in_band", "session", "scope", "role", "admin", "internal"]
     value: str = ""

@@ -37,7 +37,9 @@ class HaptaError(Exception):
     code: ClassVar[str] = "error"
     message: str = "The request failed"
     wire_headers: Sequence[tuple[str, str]] = ()
-    """Headers that the standard behind this error asks for (a challenge, a nonce); they replace the usual ones."""
+    """Headers that the standard behind this error asks for (a challenge, a nonce); they replace the usual ones.
+
+    Set on an error itself, an empty list says: none, not even the usual ones."""
 
     def __init__(self, message: str | None = None, **details: object) -> None:
         if message is not None:

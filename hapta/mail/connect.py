@@ -7,7 +7,6 @@ from pathlib import Path
 from hapta.kit.clock import Clock
 from hapta.mail.file import FileSender
 from hapta.mail.sender import Channel, FailOver, Sender
-from hapta.mail.smtp import SmtpSender, SmtpServer
 from hapta.mail.webhook import Post, WebhookSender
 from hapta.settings import MailSettings
 
@@ -47,5 +46,7 @@ def _mail(kind: str, settings: MailSettings, clock: Clock, post: Post) -> Sender
         if not settings.webhook_url:
             raise ValueError("set mail.webhook_url and mail.webhook_secret")
         return WebhookSender(settings.webhook_url, settings.webhook_secret, clock, post)
+    from hapta.mail.smtp import SmtpSender, SmtpServer  # only who sends mail needs what that brings
+
     server = SmtpServer.parse(settings.smtp_url)
     return SmtpSender(server, settings.from_address, clock, timeout_seconds=settings.timeout_seconds)

@@ -108,7 +108,11 @@ class TokenIntrospection:
         """Whether the asker holds the token itself, or is a resource server that the token is for."""
         if found.client_id == asker.client_id:
             return True
-        return asker.type == "machine" and not found.audience.isdisjoint(self._resources.allowed(asker))
+        if asker.type != "machine":
+            return False
+        # Without resources of its own it stands for all of ours, which nobody but the operator can have meant.
+        own = self._resources.allowed(asker) if asker.source == "operator" else asker.resources
+        return not found.audience.isdisjoint(own)
 
     def _described(self, asker: Client, found: Judgement) -> Introspection:
         claims, family = found.claims, found.family

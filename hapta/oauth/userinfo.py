@@ -14,7 +14,7 @@ from hapta.http.api import Endpoint, Form, Reply, Request, Table
 from hapta.http.caller import InsufficientScope
 from hapta.http.errors import OAUTH
 from hapta.identity.people import IdentityStore, Person
-from hapta.kit.access import CLIENT, Caller
+from hapta.kit.access import Access, Caller
 from hapta.kit.errors import InvalidToken, MissingToken
 from hapta.oauth.authorize.ports import Clients, DpopProofs
 from hapta.oauth.errors import InvalidRequest
@@ -77,13 +77,19 @@ class BadAccessToken(InvalidToken):
         self.wire_headers = (("www-authenticate", f'{scheme} realm="hapta", error="invalid_token"'),)
 
 
+class BadTokenUse(InvalidRequest):
+    """The token is in the wrong place, or there are two; told in the challenge as well (RFC 6750, section 3)."""
+
+    wire_headers = (("www-authenticate", 'Bearer realm="hapta", error="invalid_request"'),)
+
+
 def routes(
     tokens: TokenVerifier, dpop: DpopProofs, clients: Clients, people: IdentityStore, subjects: Subjects
 ) -> list[Endpoint]:
     """The URL table of UserInfo."""
     api = UserInfoApi(tokens, dpop, clients, people, subjects)
     # The edge reads bearer tokens in the header alone, so this endpoint judges its tokens itself.
-    table = Table(dialect=OAUTH, access=CLIENT, limit="default", tag="oauth", cors="open")
+    table = Table(dialect=OAUTH, access=Access("client", SCOPE), limit="default", tag="oauth", cors="open")
     errors = [InvalidRequest, NoToken, BadAccessToken, InsufficientScope]
     summary = "Claims about the person of an access token with the scope openid"
     return [
@@ -122,10 +128,10 @@ class UserInfoApi:
 
     async def _caller(self, request: Request, in_form: str | None) -> Caller:
         if "access_token" in Form.parse(request.query_string):
-            raise InvalidRequest("A token never goes into an address")  # RFC 6750, section 2.3; contract identity, 18
+            raise BadTokenUse("A token never goes into an address")  # RFC 6750, section 2.3; contract identity, 18
         lines = request.header_values("authorization")
         if len(lines) + (in_form is not None) > 1:
-            raise InvalidRequest("There is more than one access token")
+            raise BadTokenUse("There is more than one access token")
         if in_form is not None:
             scheme, token = "bearer", in_form
         elif lines:

@@ -32,6 +32,11 @@ class IdentitySettings:
         False,
         "Whether an account can sign in with its password only after its mail address or phone number is verified.",
     )
+    token_check: Literal["local", "delegate"] = setting(
+        "local",
+        "How a resource server judges tokens. `local`: by itself, also while the auth server is away. `delegate`: it asks the"
+        " auth server, for an operator who does not trust the resource server's machine.",
+    )
     product_name: str = setting("Hapta", "What pages and messages call this server.")
     insecure_cookies: bool = setting(
         False,
@@ -48,6 +53,11 @@ class IdentitySettings:
     )
     key_session_seconds: int = setting(
         10 * 366 * 86400, "How long a device of such an account stays signed in, by exchanging its token.", minimum=60
+    )
+    second_factor_by_mail: bool = setting(
+        False,
+        "Whether people with an authenticator app may give a code by mail or text message in its place. It is weaker: whoever"
+        " reads their mail can then do without the app.",
     )
     password_scheme: Literal["argon2id", "bcrypt", "bcrypt-v1"] = setting(
         "argon2id",

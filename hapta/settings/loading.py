@@ -216,7 +216,12 @@ def is_postgres(settings: Settings) -> bool:
 
 
 def _cross_checks(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
-    return [*_check_secret(settings, given), *_check_tls(settings), *_check_workers(settings)]
+    return [
+        *_check_secret(settings, given),
+        *_check_tls(settings),
+        *_check_workers(settings),
+        *_check_role(settings),
+    ]
 
 
 def _check_secret(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
@@ -260,6 +265,22 @@ def _check_workers(settings: Settings) -> list[str]:
     if not missing:
         return []
     return [f"server.workers: {settings.server.workers} processes need {' and '.join(missing)}; start one, or set them"]
+
+
+def _check_role(settings: Settings) -> list[str]:
+    server = settings.server
+    if server.role == "all":
+        return []
+    problems: list[str] = []
+    if server.role == "resource" and server.port == server.internal_port:
+        problems.append("server.internal_port: it must differ from server.port, which the world may reach")
+    if server.environment == "production" and not server.public_url:
+        problems.append("server.public_url: two servers need it, so that both name the same issuer")
+    for name, url in (("auth_url", server.auth_url), ("resource_url", server.resource_url)):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+            problems.append(f"server.{name}: write it like http://127.0.0.1:5001")
+    return problems
 
 
 # --- the secret of a development server ---

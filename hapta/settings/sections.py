@@ -8,6 +8,9 @@ from typing import Literal
 
 from hapta.kit.fields import setting
 
+DEFAULT_PAIR_ADDRESS = "http://127.0.0.1:5000"
+"""Where the resource server of a pair on this machine answers, unless `server.public_url` says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
@@ -20,6 +23,18 @@ class ServerSettings:
         "Address by which people and apps reach the server, such as `https://id.example.org`: the issuer of OAuth, and what"
         " links and cookies are made for. Empty: this machine's own.",
     )
+    role: Literal["all", "auth", "resource"] = setting(
+        "all",
+        "`all`: one server for everything. `auth` and `resource`: the two halves of a pair, OAuth and sign-in apart from"
+        " people's data; the resource server is the one that the world talks to.",
+    )
+    auth_url: str = setting("http://127.0.0.1:5001", "Where a resource server reaches its auth server.")
+    resource_url: str = setting(
+        "http://127.0.0.1:5002",
+        "Where an auth server reaches the second listener of its resource server, for what it must know of people.",
+    )
+    internal_host: str = setting("127.0.0.1", "Address of that second listener; it answers to the auth server only.")
+    internal_port: int = setting(5002, "Port of that second listener.", minimum=1, maximum=65535)
     workers: int = setting(1, "Processes that serve. More than one needs PostgreSQL and Redis.", minimum=1, maximum=256)
     environment: Literal["development", "production"] = setting(
         "development", "`production` refuses to start without a strong `identity.jwt_secret`.", env=("NODE_ENV",)
@@ -55,6 +70,8 @@ class ServerSettings:
         """`public_url`, or for a server without one how this machine reaches it. It never ends with a slash."""
         if self.public_url:
             return self.public_url.rstrip("/")
+        if self.role == "auth":  # the world never sees it: issuer, links and cookies are the resource server's
+            return DEFAULT_PAIR_ADDRESS
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host  # noqa: S104 - compared, not bound
         scheme = "https" if self.tls_cert is not None else "http"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"

@@ -79,7 +79,7 @@ class TestSocket:
 
     __test__ = False
 
-    def __init__(self, app: Hapta, path: str) -> None:
+    def __init__(self, app: Hapta, path: str, headers: Mapping[str, str] | None = None) -> None:
         self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         scope: dict[str, Any] = {
@@ -87,7 +87,7 @@ class TestSocket:
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
-            "headers": [],
+            "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
             "client": ("127.0.0.1", 50_000),
             "extensions": {},
         }
@@ -199,6 +199,10 @@ class TestHapta:
         answer.raise_for_status()
         return Account(self.http, answer.json(), password)
 
-    def socket(self, path: str) -> TestSocket:
-        """A WebSocket to the application; enter it to connect."""
-        return TestSocket(self.app, path)
+    def socket(self, path: str, headers: Mapping[str, str] | None = None) -> TestSocket:
+        """A WebSocket to the application; enter it to connect.
+
+        Args:
+            headers: of the handshake, names in lower case.
+        """
+        return TestSocket(self.app, path, headers)

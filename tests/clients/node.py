@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 MODULES = HERE / "node_modules"
 UNPACKED = MODULES / ".chromium"
 INSTALL_SECONDS = 300.0
-SCRIPT_SECONDS = 60.0
+SCRIPT_SECONDS = 240.0
 
 
 def _wheel() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_the_operators_page_has_no_section_for_a_command_that_is_not_there() -> 
     assert sorted(sections) == sorted(command.name for command in COMMANDS)
 
 
-@pytest.mark.parametrize("name", ["user", "vault", "bench"])
+@pytest.mark.parametrize("name", ["user", "client", "keys", "audit", "webhook", "vault", "bench"])
 def test_each_command_of_a_group_is_named_in_the_docs(name: str) -> None:
     app = build([name])
     group = next(group for group in app.registered_groups if group.name == name)
@@ -107,3 +108,32 @@ def test_links_between_pages_lead_somewhere() -> None:
         if "://" not in target and not (file.parent / target).exists()
     ]
     assert not broken
+
+
+def test_every_identity_and_oauth_route_is_on_its_page(tmp_path: Path) -> None:
+    """A route that no page names is one that nobody finds; one that only a page names has gone."""
+    from dataclasses import replace
+
+    from hapta.app import create_app
+    from hapta.settings import DataSettings, from_environment, with_secret
+
+    settings, _ = with_secret(replace(from_environment({}), data=DataSettings(tmp_path)))
+
+    async def paths_of_a_server() -> set[str]:
+        app = create_app(settings)
+        async with app.opened():
+            return {endpoint.path for endpoint in app.endpoints if not endpoint.hidden}
+
+    paths = asyncio.run(paths_of_a_server())
+    text = page("identity.md") + page("oauth.md")
+    missing = {path for path in paths if path.startswith(("/identity/v1/", "/oauth/", "/v1/auth", "/.well-known/"))}
+    missing = {path for path in missing if path not in text and not _by_its_end(path, text)}
+    assert not missing
+
+
+def _by_its_end(path: str, text: str) -> bool:
+    """Whether the path stands there as its beginning and, in the same row, `…` and its end."""
+    for cut in [place for place, sign in enumerate(path) if sign == "/" and place > len("/identity/v1")]:
+        if any(path[:cut] in block and f"…{path[cut:]}" in block for block in text.split("\n\n")):
+            return True
+    return False

@@ -145,7 +145,7 @@ def test_retry_after_is_never_a_moment_too_early(seconds: float, text: bytes) ->
 
 
 def test_only_a_missing_identity_asks_to_sign_in() -> None:
-    assert headers(Unauthenticated()) == ((b"www-authenticate", b"Bearer"),)
+    assert headers(Unauthenticated()) == ((b"www-authenticate", b'Bearer realm="hapta"'),)
     assert headers(NotFound()) == ()
 
 

@@ -123,3 +123,9 @@ async def worker(new_worker: NewWorker) -> Worker:
 async def outcomes(calls: Sequence[Awaitable[Any]]) -> list[Any]:
     """The results and errors of calls made all at once."""
     return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.fixture
+def database_url(migrated_url: str) -> str:
+    """Nothing here is about migrations, so each test gets a copy of a migrated database."""
+    return migrated_url

@@ -155,7 +155,18 @@ async def test_the_way_on_is_kept_through_the_sign_in(house: PageHouse) -> None:
     await house.person()
     visitor = house.visitor()
     answer = await visitor.sign_in(path="/identity/login?continue=/oauth/authorize%3Fclient_id%3Da%26state%3Db%252Fc")
-    assert answer.headers["location"] == "/oauth/authorize?client_id=a&state=b%2Fc"
+    # Not at once: what follows may end at an app, and browsers would hold that against the login page's form-action.
+    assert answer.headers["location"].startswith("/identity/on?continue=")
+    on = await visitor.follow(answer)
+    assert (on.status_code, on.headers["refresh"]) == (200, "0; url=/oauth/authorize?client_id=a&state=b%2Fc")
+    assert 'href="/oauth/authorize?client_id=a&amp;state=b%2Fc"' in visitor.page
+
+
+async def test_the_page_that_leads_on_leads_to_no_other_place(house: PageHouse) -> None:
+    visitor = house.visitor()
+    for given in ("https://evil.example/", "//evil.example/", "/\\evil.example", ""):
+        on = await visitor.http.get("/identity/on", params={"continue": given})
+        assert on.headers["refresh"] == "0; url=/identity/account"
 
 
 async def test_a_second_factor_is_asked_for_after_the_password(house: PageHouse) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import sys
 import threading
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -13,7 +15,7 @@ from typing import Any
 import bcrypt
 import pytest
 
-from hapta.identity.passwords import Passwords, TooManyLogins
+from hapta.identity.passwords import NICER, Passwords, TooManyLogins
 from hapta.kit.errors import ValidationFailed
 from hapta.settings import IdentitySettings
 from tests.identity.conftest import CHEAP
@@ -212,3 +214,14 @@ async def test_an_imported_hash_fits_whichever_form_of_an_accent_is_typed() -> N
     assert await passwords.verify("cafe\u0301 con leche", stored)
     assert not await passwords.verify("cafe con leche", stored)
     await passwords.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
+async def test_hashing_threads_let_the_others_go_first() -> None:
+    passwords = Passwords(replace(CHEAP, hash_threads=1))
+    try:
+        # `0` is the thread that asks.
+        found = await passwords._run(lambda: os.getpriority(os.PRIO_PROCESS, 0))
+        assert found == os.getpriority(os.PRIO_PROCESS, 0) + NICER
+    finally:
+        await passwords.close()

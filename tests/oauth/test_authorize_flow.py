@@ -76,13 +76,13 @@ async def test_any_worker_may_die_between_any_two_requests(house: House, databas
 
 
 async def test_the_consent_page_tells_who_asks_for_what(house: House) -> None:
-    client = await house.client(name='<b>"Bold" & co</b>', client_uri="https://maker.example/about", verified=False)
+    client = await house.client(name='<b>"Bold" & co</b>', client_uri="https://app.example/about", verified=False)
     browser = await house.visitor()
     page = await browser.get(house.url(client, scope="openid email files:write"))
     assert "&lt;b&gt;&#34;Bold&#34; &amp; co&lt;/b&gt;" in page.text
     assert "<b>" not in page.text
     text = PageForm(page.text).text
-    for words in ("Not verified", "maker.example", "app.example", "ada@example.org", "see your e-mail address"):
+    for words in ("Not verified", "Published at", "app.example", "ada@example.org", "see your e-mail address"):
         assert words in text
     assert "Far-reaching" in text
     policy = page.headers["content-security-policy"]

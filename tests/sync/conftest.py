@@ -51,3 +51,9 @@ async def open_house(database_url: str, tmp_path: Path) -> AsyncIterator[Open]:
 @pytest.fixture
 async def house(open_house: Open) -> House:
     return await open_house()
+
+
+@pytest.fixture
+def database_url(migrated_url: str) -> str:
+    """Nothing here is about migrations, so each test gets a copy of a migrated database."""
+    return migrated_url

@@ -55,6 +55,7 @@ ALTER TABLE auth_sessions ADD COLUMN roles text NOT NULL DEFAULT 'user';
 ALTER TABLE auth_sessions ADD COLUMN address text;     -- coarse: a network, never a host
 ALTER TABLE auth_sessions ADD COLUMN successor bytea;  -- the present key, sealed under the previous one, for the overlap
 CREATE INDEX auth_sessions_rolled ON auth_sessions (rolled_at) WHERE successor IS NOT NULL;
+CREATE INDEX auth_sessions_generations ON auth_sessions (rolled_at) WHERE previous_generation IS NOT NULL;
 
 ALTER TABLE auth_revocations ADD COLUMN subject text;  -- `g:<family>`, `j:<token>`, `c:<client>`; NULL: of a session
 CREATE INDEX auth_revocations_by_subject ON auth_revocations (subject) WHERE subject IS NOT NULL;

@@ -58,7 +58,8 @@ CREATE INDEX auth_passkey_challenges_by_expiry ON auth_passkey_challenges (expir
 
 CREATE TABLE auth_links (
     provider text NOT NULL,                  -- 'key', 'github', 'google', 'oidc'
-    subject text NOT NULL,                   -- how the provider names the person, for good; of a key, its bytes in hex
+    subject text NOT NULL,                   -- how the provider names the person, for good; of a key, its bytes in hex;
+                                             -- of 'oidc', the issuer and the name there, with # between them
     user_id text NOT NULL,
     label text,                              -- what the owner sees: a login name there
     created_at bigint NOT NULL,

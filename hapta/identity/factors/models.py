@@ -42,6 +42,15 @@ class Passkey(NamedTuple):
     last_used_at: int | None
 
 
+class RelyingParty(NamedTuple):
+    """Whom passkeys are made for: us."""
+
+    id: str
+    name: str
+    origins: tuple[str, ...]
+    """Pages that may use them, exactly."""
+
+
 class Challenge(NamedTuple):
     """What an authenticator must sign, once."""
 

@@ -7,35 +7,19 @@ for; one owner per credential; and what a use means for the sign-in.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
-from webauthn import (
-    generate_authentication_options,
-    generate_registration_options,
-    options_to_json,
-    verify_authentication_response,
-    verify_registration_response,
-)
-from webauthn.helpers import base64url_to_bytes, bytes_to_base64url
-from webauthn.helpers.exceptions import WebAuthnException
-from webauthn.helpers.structs import (
-    AuthenticatorSelectionCriteria,
-    CredentialDeviceType,
-    PublicKeyCredentialDescriptor,
-    ResidentKeyRequirement,
-    UserVerificationRequirement,
-)
 
 from hapta.db.database import Database, WriteTx
 from hapta.identity.events import Event, EventLog
 from hapta.identity.factors import store
 from hapta.identity.factors.errors import BadPasskey, ChallengeOver, FactorNotFound, TooManyPasskeys
-from hapta.identity.factors.models import Ceremony, Challenge, Json, Passkey
+from hapta.identity.factors.models import Ceremony, Challenge, Json, Passkey, RelyingParty
 from hapta.identity.factors.service import require_fresh
 from hapta.identity.messages import Notice, Outbox
 from hapta.identity.models import Origin, SignedIn
@@ -85,9 +69,7 @@ class PasskeyService:
         self._signin = signin
         self._events = events
         self._outbox = outbox
-        self._rp_id = rp_id
-        self._rp_name = rp_name
-        self._origins = list(origins)
+        self._party = RelyingParty(rp_id, rp_name, tuple(origins))
 
     # --- registering ---
 
@@ -112,21 +94,16 @@ class PasskeyService:
 
         handle, known = await self._db.write(body)
         name = person.email or person.phone or "account"
-        options = generate_registration_options(
-            rp_id=self._rp_id,
-            rp_name=self._rp_name,
-            user_id=handle,
-            user_name=name,
-            user_display_name=person.profile.name or name,
+        options = _ceremonies().registration_options(
+            self._party,
+            handle=handle,
+            name=name,
+            display_name=person.profile.name or name,
             challenge=challenge,
-            timeout=CHALLENGE_MS,
-            authenticator_selection=AuthenticatorSelectionCriteria(
-                resident_key=ResidentKeyRequirement.REQUIRED,
-                user_verification=UserVerificationRequirement.PREFERRED,
-            ),
-            exclude_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in known],
+            known=[one.credential_id for one in known],
+            timeout_ms=CHALLENGE_MS,
         )
-        return Ceremony(ceremony_id, json.loads(options_to_json(options)))
+        return Ceremony(ceremony_id, options)
 
     async def finish_registration(
         self,
@@ -150,29 +127,22 @@ class PasskeyService:
         """
         challenge = await self._take(ceremony_id, "register", caller.session_id)
         person = await self._person(caller.user_id)
-        try:
-            verified = verify_registration_response(
-                credential=credential,
-                expected_challenge=challenge.challenge,
-                expected_rp_id=self._rp_id,
-                expected_origin=self._origins,
-            )
-        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
-            raise BadPasskey from error
+        made = _ceremonies().registered(self._party, credential, challenge.challenge)
         passkey = Passkey(
             user_id=caller.user_id,
-            credential_id=verified.credential_id,
-            public_key=verified.credential_public_key,
-            sign_count=verified.sign_count,
+            credential_id=made.credential_id,
+            public_key=made.public_key,
+            sign_count=made.sign_count,
             name=name.strip()[:MAX_NAME_CHARACTERS] or "Passkey",
-            aaguid=str(verified.aaguid),
-            synced=verified.credential_device_type is CredentialDeviceType.MULTI_DEVICE,
-            backed_up=verified.credential_backed_up,
+            aaguid=made.aaguid,
+            synced=made.synced,
+            backed_up=made.backed_up,
             created_at=self._clock.now_ms(),
             last_used_at=None,
         )
 
         async def body(tx: WriteTx) -> None:
+            await store.lock_passkeys(tx, caller.user_id)
             if len(await store.list_passkeys(tx, caller.user_id)) >= MAX_PASSKEYS:
                 raise TooManyPasskeys
             if not await store.add_passkey(tx, passkey):
@@ -186,7 +156,7 @@ class PasskeyService:
 
     async def begin_authentication(self) -> Ceremony:
         """What the browser needs to sign in with whichever passkey the person picks; nobody is named."""
-        return await self._begin("login", "", UserVerificationRequirement.REQUIRED, ())
+        return await self._begin("login", "", (), must_verify=True)
 
     async def begin_second(self, mfa_token: str) -> Ceremony:
         """The same for a sign-in that waits for a second factor.
@@ -196,12 +166,12 @@ class PasskeyService:
         """
         pending = await self._signin.pending(mfa_token)
         known = await self.list(pending.user_id)
-        return await self._begin("second", pending.user_id, UserVerificationRequirement.PREFERRED, known)
+        return await self._begin("second", pending.user_id, known)
 
     async def begin_step_up(self, caller: Caller) -> Ceremony:
         """The same for a caller who shall prove once more who they are."""
         known = await self.list(caller.user_id)
-        return await self._begin("step_up", caller.session_id, UserVerificationRequirement.PREFERRED, known)
+        return await self._begin("step_up", caller.session_id, known)
 
     async def sign_in(self, ceremony_id: str, credential: Json, origin: Origin) -> SignedIn | SecondFactorNeeded:
         """Signs in with a passkey alone: it is something one has, unlocked by something one knows or is.
@@ -291,19 +261,19 @@ class PasskeyService:
     # --- parts ---
 
     async def _begin(
-        self, purpose: str, bound_to: str, verification: UserVerificationRequirement, known: Sequence[Passkey]
+        self, purpose: str, bound_to: str, known: Sequence[Passkey], *, must_verify: bool = False
     ) -> Ceremony:
         challenge = secrets.token_bytes(32)
         ceremony_id, row = self._challenge(purpose, bound_to, challenge)
         await self._db.write(lambda tx: store.put_challenge(tx, _hash(ceremony_id), row))
-        options = generate_authentication_options(
-            rp_id=self._rp_id,
+        options = _ceremonies().authentication_options(
+            self._party,
             challenge=challenge,
-            timeout=CHALLENGE_MS,
-            allow_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in known] or None,
-            user_verification=verification,
+            known=[one.credential_id for one in known],
+            must_verify=must_verify,
+            timeout_ms=CHALLENGE_MS,
         )
-        return Ceremony(ceremony_id, json.loads(options_to_json(options)))
+        return Ceremony(ceremony_id, options)
 
     def _challenge(self, purpose: str, bound_to: str, challenge: bytes) -> tuple[str, Challenge]:
         return secrets.token_urlsafe(24), Challenge(purpose, bound_to, challenge, self._clock.now_ms() + CHALLENGE_MS)
@@ -333,19 +303,10 @@ class PasskeyService:
         if passkey is None or (owner is not None and passkey.user_id != owner):
             raise BadPasskey
         await self._check_handle(credential, passkey.user_id, demanded=alone)
-        try:
-            verified = verify_authentication_response(
-                credential=credential,
-                expected_challenge=challenge.challenge,
-                expected_rp_id=self._rp_id,
-                expected_origin=self._origins,
-                credential_public_key=passkey.public_key,
-                credential_current_sign_count=0,  # a counter that went back is judged below: it warns, it does not refuse
-                require_user_verification=alone,
-            )
-        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
-            raise BadPasskey from error
-        count, backed_up, now = verified.new_sign_count, verified.credential_backed_up, self._clock.now_ms()
+        used = _ceremonies().authenticated(
+            self._party, credential, challenge.challenge, passkey.public_key, must_verify=alone
+        )
+        count, backed_up, now = used.sign_count, used.backed_up, self._clock.now_ms()
 
         async def body(tx: WriteTx) -> None:
             if not await store.use_passkey(tx, passkey, count, backed_up, now):
@@ -359,7 +320,7 @@ class PasskeyService:
                 await self._events.record(tx, warning)
 
         await self._db.write(body)
-        return passkey, verified.user_verified
+        return passkey, used.user_verified
 
     async def _find(self, credential: Json) -> Passkey | None:
         raw = credential.get("rawId") or credential.get("id")
@@ -408,7 +369,7 @@ def _amr(passkey: Passkey, verified: bool) -> tuple[str, ...]:
 
 def passkey_id(passkey: Passkey) -> str:
     """How a passkey is named on the wire."""
-    return bytes_to_base64url(passkey.credential_id)
+    return urlsafe_b64encode(passkey.credential_id).rstrip(b"=").decode("ascii")
 
 
 def _credential_id(text: str) -> bytes:
@@ -420,8 +381,15 @@ def _credential_id(text: str) -> bytes:
 
 def _decoded(text: str) -> bytes | None:
     with suppress(ValueError):
-        return base64url_to_bytes(text)
+        return b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     return None
+
+
+def _ceremonies():
+    """Loaded when the first passkey is used, not before."""
+    from hapta.identity.factors import ceremonies
+
+    return ceremonies
 
 
 def _hash(ceremony_id: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 from hapta.http.api import Endpoint, Reply, Request, Table
 from hapta.http.errors import ENVELOPE
 from hapta.identity.browser import BrowserSessions, Headers
-from hapta.identity.errors import WrongCode
+from hapta.identity.errors import CsrfFailed, WrongCode
 from hapta.identity.factors.errors import (
     BadPasskey,
     ChallengeOver,
@@ -34,6 +34,7 @@ from hapta.identity.factors.schemas import (
     RecoveryCodesAnswer,
     RenameRequest,
     SecondFactorRequest,
+    SendRequest,
 )
 from hapta.identity.factors.service import FactorService
 from hapta.identity.models import SecondFactorNeeded, SignedIn
@@ -105,7 +106,14 @@ def routes(
             api.second,
             summary="Give the second factor of a sign-in, by a code",
             answers={200: SignInAnswer},
-            errors=[InvalidToken, WrongCode, TooMany],
+            errors=[CsrfFailed, InvalidToken, FactorNotFound, WrongCode, TooMany],
+        ),
+        public.post(
+            "/identity/v1/login/second/send",
+            api.send_second,
+            summary="Send a code for the second factor of a sign-in, where the operator allows it",
+            answers={202: Nothing},
+            errors=[InvalidToken, FactorNotFound, TooMany],
         ),
         own.post(
             "/identity/v1/passkeys/start",
@@ -160,7 +168,7 @@ def routes(
             api.passkey_sign_in,
             summary="Sign in by a passkey",
             answers={200: SignInAnswer},
-            errors=[BadPasskey, ChallengeOver],
+            errors=[CsrfFailed, BadPasskey, ChallengeOver],
         ),
         public.post(
             "/identity/v1/login/second/passkey/start",
@@ -174,7 +182,7 @@ def routes(
             api.passkey_second,
             summary="Give the second factor of a sign-in, by a passkey",
             answers={200: SignInAnswer},
-            errors=[InvalidToken, BadPasskey, ChallengeOver],
+            errors=[CsrfFailed, InvalidToken, BadPasskey, ChallengeOver],
         ),
     ]
 
@@ -224,8 +232,16 @@ class FactorApi:
 
     async def second(self, request: Request, body: SecondFactorRequest) -> Reply:
         before = await self._before(request, cookies=body.cookies)
-        signed_in = await self._factors.second(body.mfa_token, body.code, origin(request))
+        whence = origin(request)
+        if body.sent_by is None:
+            signed_in = await self._factors.second(body.mfa_token, body.code, whence)
+        else:
+            signed_in = await self._factors.second_by_sent_code(body.mfa_token, body.sent_by, body.code, whence)
         return await self._signed_in(request, signed_in, before, cookies=body.cookies, remember=body.remember)
+
+    async def send_second(self, request: Request, body: SendRequest) -> Reply:
+        await self._factors.send_second(body.mfa_token, body.sent_by, origin(request))
+        return Reply(202, Nothing(), NO_STORE, message="A code is on its way")
 
     async def begin_registration(self, caller: Caller) -> CeremonyAnswer:
         return _ceremony(await self._passkeys.begin_registration(caller))

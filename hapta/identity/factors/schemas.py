@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -11,6 +11,7 @@ from hapta.http.validate import Wire
 FactorCode = Annotated[str, Meta(min_length=1, max_length=64, description="Six digits, or a recovery code")]
 CeremonyId = Annotated[str, Meta(min_length=1, max_length=64)]
 MfaToken = Annotated[str, Meta(min_length=1, max_length=2048, description="As the sign-in answered it")]
+SentBy = Literal["email", "sms"]
 PasskeyName = Annotated[str, Meta(max_length=64)]
 Credential = Annotated[
     dict[str, Any], Meta(description="What `navigator.credentials` gave, by its `toJSON()` (WebAuthn Level 3)")
@@ -24,9 +25,16 @@ class CodeRequest(Wire, frozen=True):
 class SecondFactorRequest(Wire, frozen=True):
     mfa_token: MfaToken
     code: FactorCode
+    sent_by: SentBy | None = None
+    """How the code was sent, if it was; else it is of an app, or a recovery code."""
     cookies: bool = False
     """A page of our own signs in: keep the session in cookies, and send no refresh token."""
     remember: bool = True
+
+
+class SendRequest(Wire, frozen=True):
+    mfa_token: MfaToken
+    sent_by: SentBy
 
 
 class MfaTokenRequest(Wire, frozen=True):

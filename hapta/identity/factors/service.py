@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.identity.errors import WrongCode
@@ -18,7 +18,7 @@ from hapta.identity.factors import store, totp
 from hapta.identity.factors.errors import FactorExists, FactorNotFound, StepUpRequired
 from hapta.identity.factors.models import Enrolment, Factors
 from hapta.identity.messages import Notice, Outbox
-from hapta.identity.models import Origin, SignedIn
+from hapta.identity.models import Origin, PendingSignIn, SignedIn
 from hapta.identity.people import IdentityStore, Person
 from hapta.identity.sessions import SessionService
 from hapta.identity.signin import SignInService
@@ -27,6 +27,7 @@ from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, TooMany
 from hapta.kit.seal import Sealer
 from hapta.kit.secrets import derive_key
+from hapta.mail.sender import Channel
 
 FRESH_SECONDS = 300
 """A change of factors needs a login not older than this (contract identity, section 21)."""
@@ -38,6 +39,14 @@ _ALPHABET = "abcdefghjkmnpqrstvwxyz0123456789"
 _RECOVERY_CHARACTERS = 10
 
 Kind = Literal["totp", "recovery_code"]
+
+
+class SentCodes(Protocol):
+    """Codes that are sent to a person as second proof; `OtpService` implements it."""
+
+    async def mfa_channels(self, user_id: UserId) -> list[Channel]: ...
+    async def start_mfa(self, user_id: UserId, channel: Channel, origin: Origin, locale: str = "en") -> None: ...
+    async def confirm_mfa(self, user_id: UserId, channel: Channel, code: str) -> tuple[str, ...]: ...
 
 
 def require_fresh(caller: Caller, clock: Clock) -> None:
@@ -56,6 +65,8 @@ class FactorService:
     Args:
         db: the auth side's database.
         issuer_name: what authenticator apps show.
+        sent_codes: lets people who have an app give a code by mail or text message in its place; None: they cannot, since
+            whoever reads their mail could then do without the app.
         sealer: seals seeds.
         secret: the configured secret; the key that hashes recovery codes comes from it.
     """
@@ -72,9 +83,11 @@ class FactorService:
         sealer: Sealer,
         secret: str,
         issuer_name: str,
+        *,
+        sent_codes: SentCodes | None = None,
     ) -> None:
         self._db = db
-        self._clock = clock
+        self.clock = clock
         self._people = people
         self._sessions = sessions
         self._signin = signin
@@ -83,6 +96,7 @@ class FactorService:
         self._sealer = sealer
         self._code_key = derive_key(secret, "otp")
         self._issuer_name = issuer_name
+        self._sent_codes = sent_codes
 
     # --- what there is ---
 
@@ -96,6 +110,8 @@ class FactorService:
             found.append("recovery_code")
         if factors.passkeys:
             found.append("passkey")
+        if self._sent_codes is not None:
+            found.extend(await self._sent_codes.mfa_channels(user_id))
         return found
 
     async def factors(self, user_id: UserId) -> Factors:
@@ -120,11 +136,11 @@ class FactorService:
             StepUpRequired: the login is not fresh.
             FactorExists: one is set up already.
         """
-        require_fresh(caller, self._clock)
+        require_fresh(caller, self.clock)
         person = await self._person(caller.user_id)
         seed = totp.new_seed()
         sealed = self._sealer.seal(seed, _context(caller.user_id))
-        now = self._clock.now_ms()
+        now = self.clock.now_ms()
         if not await self._db.write(lambda tx: store.put_totp(tx, caller.user_id, sealed, now)):
             raise FactorExists
         return self._enrolment(person, seed)
@@ -135,7 +151,7 @@ class FactorService:
         Raises:
             StepUpRequired: the login is not fresh.
         """
-        require_fresh(caller, self._clock)
+        require_fresh(caller, self.clock)
         person = await self._person(caller.user_id)
         known = await self._db.read(lambda tx: store.find_totp(tx, caller.user_id), snapshot=False)
         if known is None or known.confirmed_at is not None:
@@ -157,8 +173,8 @@ class FactorService:
             StepUpRequired, WrongCode, TooMany: as they say.
             FactorNotFound: nothing was begun, or it is confirmed already.
         """
-        require_fresh(caller, self._clock)
-        user_id, now, given = caller.user_id, self._clock.now_ms(), _plain(code)
+        require_fresh(caller, self.clock)
+        user_id, now, given = caller.user_id, self.clock.now_ms(), _plain(code)
         person = await self._person(user_id)
         codes, hashes = self._new_recovery_codes(user_id)
 
@@ -187,7 +203,7 @@ class FactorService:
             StepUpRequired: the login is not fresh.
             FactorNotFound: none is set up.
         """
-        require_fresh(caller, self._clock)
+        require_fresh(caller, self.clock)
         person = await self._person(caller.user_id)
 
         async def body(tx: WriteTx) -> None:
@@ -208,7 +224,7 @@ class FactorService:
             StepUpRequired: the login is not fresh.
             FactorNotFound: there is no second factor to recover from.
         """
-        require_fresh(caller, self._clock)
+        require_fresh(caller, self.clock)
         user_id = caller.user_id
         person = await self._person(user_id)
         codes, hashes = self._new_recovery_codes(user_id)
@@ -236,6 +252,42 @@ class FactorService:
         amr = await self._prove(pending.user_id, code, origin, None)
         return await self._signin.complete_second(mfa_token, amr, origin)
 
+    async def send_second(self, mfa_token: str, channel: str, origin: Origin) -> None:
+        """Sends a code for a sign-in that waits for a second factor.
+
+        Raises:
+            InvalidToken: the sign-in is over.
+            FactorNotFound: this way is not open for it.
+            TooMany: too soon or too many.
+        """
+        pending, codes, way = await self._pending_by_sent_code(mfa_token, channel)
+        await codes.start_mfa(pending.user_id, way, origin)
+
+    async def second_by_sent_code(self, mfa_token: str, channel: str, code: str, origin: Origin) -> SignedIn:
+        """Ends a sign-in that waits for a second factor, by a code that was sent.
+
+        Raises:
+            InvalidToken: the sign-in is over.
+            FactorNotFound: this way is not open for it.
+            WrongCode, TooMany: as they say.
+        """
+        pending, codes, way = await self._pending_by_sent_code(mfa_token, channel)
+        now = self.clock.now_ms()
+        await self._db.write(lambda tx: self._count_try(tx, pending.user_id, now))
+        amr = await codes.confirm_mfa(pending.user_id, way, _plain(code))
+        await self._db.write(lambda tx: store.forget_tries(tx, pending.user_id))
+        return await self._signin.complete_second(mfa_token, (*amr, "mfa"), origin)
+
+    async def _pending_by_sent_code(self, mfa_token: str, channel: str) -> tuple[PendingSignIn, SentCodes, Channel]:
+        pending = await self._signin.pending(mfa_token)
+        # Somebody who came in by a code that was sent would prove the same thing twice.
+        if self._sent_codes is None or "otp" in pending.amr or not await self.methods(pending.user_id):
+            raise FactorNotFound
+        for way in await self._sent_codes.mfa_channels(pending.user_id):
+            if way == channel:
+                return pending, self._sent_codes, way
+        raise FactorNotFound
+
     async def step_up(self, caller: Caller, code: str, origin: Origin, *, key: str | None = None) -> SignedIn:
         """Proves anew who the caller is; the session rolls.
 
@@ -252,7 +304,7 @@ class FactorService:
     async def _prove(self, user_id: UserId, code: str, origin: Origin, session_id: str | None) -> tuple[str, ...]:
         given = _plain(code)
         kind: Kind = "totp" if len(given) == totp.DIGITS else "recovery_code"
-        now = self._clock.now_ms()
+        now = self.clock.now_ms()
 
         async def body(tx: WriteTx) -> bool:
             await self._count_try(tx, user_id, now)
@@ -292,7 +344,7 @@ class FactorService:
         """The step that a code belongs to; None when it is wrong."""
         if not given.isascii():
             return None
-        return totp.matching_step(self._sealer.open(sealed, _context(user_id)), given, self._clock.now())
+        return totp.matching_step(self._sealer.open(sealed, _context(user_id)), given, self.clock.now())
 
     async def _count_try(self, tx: WriteTx, user_id: UserId, now: int) -> None:
         tries, since = await store.count_try(tx, user_id, now, now - TRY_WINDOW_MS)

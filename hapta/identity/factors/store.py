@@ -113,6 +113,11 @@ async def handle_of(tx: WriteTx, user_id: UserId, fresh: bytes) -> bytes:
     return await tx.fetch_value(sql, user_id=user_id)
 
 
+async def lock_passkeys(tx: WriteTx, user_id: UserId) -> None:
+    """Lets one call at a time change how many passkeys the person has; the row is there since the first registration began."""
+    await tx.fetch_one("SELECT handle FROM auth_passkey_handles WHERE user_id = :user_id FOR UPDATE", user_id=user_id)
+
+
 async def owner_of_handle(tx: ReadTx, handle: bytes) -> UserId | None:
     return await tx.fetch_value("SELECT user_id FROM auth_passkey_handles WHERE handle = :handle", handle=handle)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hapta.http.api import Endpoint, Request, Table
+from hapta.http.api import Endpoint, Reply, Request, Table
 from hapta.http.caller import bearer_token
 from hapta.http.errors import RELAY
 from hapta.identity.errors import InvalidCredentials
@@ -31,7 +31,8 @@ MAX_BODY_BYTES = 64 * 1024
 def routes(keys: KeyLoginService) -> list[Endpoint]:
     """The URL table of key login and pairing."""
     api = KeyLoginApi(keys)
-    public = Table(dialect=RELAY, access=PUBLIC, limit="poll", tag="key accounts", max_body_bytes=MAX_BODY_BYTES)
+    # Terminals poll each second, several behind one address, and give up at the first refusal; new keys are counted apart.
+    public = Table(dialect=RELAY, access=PUBLIC, limit="token", tag="key accounts", max_body_bytes=MAX_BODY_BYTES)
     own = Table(dialect=RELAY, access=SESSION, limit="account", tag="key accounts", max_body_bytes=MAX_BODY_BYTES)
     return [
         public.post(
@@ -100,7 +101,11 @@ class KeyLoginApi:
         supports_v2 = bool(body.supports_v2)
         return _paired(await self._keys.ask("terminal", body.public_key, origin(request), supports_v2=supports_v2))
 
-    async def terminal_status(self, query: PairingQuery) -> PairingStatusAnswer:
+    async def terminal_status(self, query: PairingQuery) -> Reply:
+        # A cache that kept this would keep a device waiting for good.
+        return Reply(200, await self._terminal_status(query), ((b"cache-control", b"no-store"),))
+
+    async def _terminal_status(self, query: PairingQuery) -> PairingStatusAnswer:
         pairing = await self._keys.status("terminal", query.public_key)
         if pairing is None:
             return PairingStatusAnswer(status="not_found", supports_v2=False)

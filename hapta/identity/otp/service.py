@@ -152,11 +152,11 @@ class OtpService:
         Raises:
             ValidationFailed: it is no number.
             PhoneNotServed: no text messages go there.
-            StepUpRequired: a verified number is replaced, and the caller's sign-in is more than five minutes old.
+            StepUpRequired: the number would be a new way in, and the caller's sign-in is more than five minutes old.
             TooMany: too soon or too many.
         """
         person = await self._person(caller.user_id)
-        target = self._phone_target(caller, person, phone)
+        target = self._phone_target(caller, person, phone, begins=True)
         await self._start_known(target, origin, person, locale)
 
     async def confirm_verify_phone(self, caller: Caller, phone: str, code: str, origin: Origin) -> Person:
@@ -168,7 +168,7 @@ class OtpService:
             ValidationFailed, PhoneNotServed, StepUpRequired: as `start_verify_phone`.
         """
         person = await self._person(caller.user_id)
-        target = self._phone_target(caller, person, phone)
+        target = self._phone_target(caller, person, phone, begins=False)
         await self._check_known(target, code)
         changed = await self._people.set_phone(
             person.user_id, target.destination, verified=True, cause=Cause(origin, keep_session=caller.session_id)
@@ -262,14 +262,21 @@ class OtpService:
             return Target("login", "sms", login.value)
         return Target("login", "email", login.key)
 
-    def _phone_target(self, caller: Caller, person: Person, phone: str) -> Target:
+    def _phone_target(self, caller: Caller, person: Person, phone: str, *, begins: bool) -> Target:
+        """What the code is for.
+
+        Args:
+            begins: whether it is asked for, and not brought back: a first number needs a fresh proof then alone, another
+                one in the place of a verified number both times.
+        """
         number = normal_phone(phone)
         self._serve(number)
-        if not person.phone_verified or person.phone == number:
+        if person.phone == number:
             return Target("verify", "sms", number, person.user_id)
-        if self._clock.now() - caller.authenticated_at > FRESH_SECONDS + LEEWAY_SECONDS:
+        is_stale = self._clock.now() - caller.authenticated_at > FRESH_SECONDS + LEEWAY_SECONDS
+        if is_stale and (begins or person.phone_verified):
             raise StepUpRequired(FRESH_SECONDS)
-        return Target("change", "sms", number, person.user_id)
+        return Target("change" if person.phone_verified else "verify", "sms", number, person.user_id)
 
     def _mfa_target(self, person: Person, channel: Channel) -> Target:
         if channel == "sms" and person.phone is not None and person.phone_verified:

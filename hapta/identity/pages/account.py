@@ -26,6 +26,10 @@ MAX_TYPED = 1024
 SAID: dict[str, str] = {
     "profile": "Your name is saved.",
     "password": "Your password is changed, and every other session has ended.",
+    "totp_removed": "The authenticator app is removed. Your password alone signs you in now.",
+    "passkey": "The passkey is added.",
+    "passkey_renamed": "The passkey has its new name.",
+    "passkey_removed": "The passkey is removed here. You may delete it on your device, too.",
     "session": "The session has ended.",
     "sessions": "All other sessions have ended.",
     "app": "The app may do nothing any more.",

@@ -11,7 +11,8 @@ from hapta.http.forms import Form
 from hapta.http.pages import Pages, redirect, waiting_text
 from hapta.http.requests import Request
 from hapta.identity.browser import BrowserSessions, Headers
-from hapta.identity.models import SecondFactorNeeded
+from hapta.identity.identifiers import email_key, parse_login
+from hapta.identity.models import Person, SecondFactorNeeded
 from hapta.identity.pages.ports import Outcome
 from hapta.identity.policy import ACCOUNT_PATH, origin, safe_path, with_continue
 from hapta.identity.v1.service import SelfService
@@ -19,6 +20,7 @@ from hapta.kit.access import Caller
 from hapta.kit.errors import HaptaError, TooMany, Unavailable, ValidationFailed
 
 SECOND_PATH = "/identity/login/second"
+ON_PATH = "/identity/on"
 
 
 class PageKit:
@@ -84,7 +86,8 @@ class PageKit:
         Args:
             before: the session that the browser had until now; it ends, since its cookie is overwritten.
             continue_to: a path of this server; anything else leads to the account.
-            identifier: what was typed as a name; the throttle will know this browser by it.
+            identifier: what was typed as a name; the throttle will know this browser by it, if it is the person's own. After a
+                second factor it comes out of a cookie that the browser may have changed.
         """
         if isinstance(outcome, SecondFactorNeeded):
             note = {
@@ -96,9 +99,26 @@ class PageKit:
             return redirect(with_continue(SECOND_PATH, continue_to), self.browser.flow_headers(note))
         if before is not None and before.session_id != outcome.session_id:
             await self.accounts.logout(before, origin(request))
-        device = None if identifier is None else self.accounts.device_cookie(identifier)
+        own = identifier is not None and _names(outcome.person, identifier)
+        device = self.accounts.device_cookie(identifier) if own and identifier is not None else None
         headers = self.browser.signed_in_headers(outcome, remember, device=device)
-        return redirect(safe_path(continue_to) or ACCOUNT_PATH, (*headers, *self.browser.flow_headers(None)))
+        return redirect(onward(safe_path(continue_to) or ACCOUNT_PATH), (*headers, *self.browser.flow_headers(None)))
+
+    async def on_page(self, request: Request) -> Reply:
+        """Leads on to a path of this server, as a way of its own (see `onward`). It needs no script."""
+        to = safe_path(Form.parse(request.query_string).one("continue")) or ACCOUNT_PATH
+        caller = await self.browser.current(request)
+        refresh = (b"refresh", f"0; url={to}".encode("ascii"))
+        return self.show(request, "on.html", caller, headers=(refresh,), url=to)
+
+
+def _names(person: Person, identifier: str) -> bool:
+    """Whether somebody who types this means this person."""
+    try:
+        key = parse_login(identifier).key
+    except ValidationFailed:
+        return False
+    return key in (person.phone, None if person.email is None else email_key(person.email))
 
 
 class _Faults(dict[str, str | None]):
@@ -106,6 +126,16 @@ class _Faults(dict[str, str | None]):
 
     def __missing__(self, field: str) -> None:
         return None
+
+
+def onward(path: str) -> str:
+    """Where a form leads whose way goes on to `path`.
+
+    Browsers hold the whole way of a form, redirects included, against `form-action` of the page that it stood on (CSP Level 3,
+    section 6.4.2). What leaves the pages of identity may end at an app, whose origin no login page can name: a page between
+    them begins a way of its own.
+    """
+    return path if path.startswith("/identity/") else with_continue(ON_PATH, path)
 
 
 def faults_of(error: HaptaError) -> Mapping[str, str]:

@@ -104,6 +104,7 @@ def routes(
         *table.pair("login", sign_in.login_page, sign_in.login, limit="login"),
         *table.pair("login/second", sign_in.second_page, sign_in.second, limit="login"),
         table.post("login/second/send", sign_in.send_second, limit="login"),
+        table.get("on", kit.on_page),
         *table.pair("logout", sign_in.logout_page, sign_in.logout),
         *table.pair("register", sign_up.register_page, sign_up.register, limit="register"),
         table.get("registered", sign_up.registered_page),

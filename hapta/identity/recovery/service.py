@@ -25,7 +25,7 @@ from hapta.identity.people import IdentityStore, Person
 from hapta.identity.recovery import store
 from hapta.kit.access import Caller, UserId
 from hapta.kit.clock import Clock
-from hapta.kit.errors import Unavailable, ValidationFailed
+from hapta.kit.errors import TooMany, Unavailable, ValidationFailed
 from hapta.kit.ids import Ids
 from hapta.kit.seal import BadSeal, Sealer
 from hapta.settings import OtpSettings
@@ -132,12 +132,15 @@ class RecoveryService:
         Raises:
             BadLink: the link does not count.
             ValidationFailed: the password is not acceptable; the link still counts.
+            TooMany: too many passwords wait to be hashed; the link still counts.
         """
         hashed, consumed_at = _hash(token), self._clock.now_ms()
         used = await self._consume("reset", hashed, consumed_at)
         person = await self._people.find(used.user_id)
         if person is None or person.disabled or person.version != used.person_version:
             raise BadLink
+        if person.email is None or not self._is_about(used, token, person.email):
+            raise BadLink  # it went to an address that is no longer this person's
         cause = Cause(origin, reason="reset")
         try:
             changed = await self._people.set_password(
@@ -150,11 +153,11 @@ class RecoveryService:
             )
         except WrongPassword:
             raise BadLink from None  # the version moved on in between
-        except (ValidationFailed, Unavailable):
+        except (ValidationFailed, TooMany, Unavailable):
             await self._db.write(lambda tx: store.give_back(tx, token=hashed, consumed_at=consumed_at))
             raise
         email = changed.email
-        if email is not None and not changed.email_verified and self._is_about(used, token, email):
+        if email is not None and not changed.email_verified:
             await self._people.set_email(changed.user_id, email, verified=True, cause=Cause(origin))
         await self._end_all(changed, "password_was_reset")
         await self._recovered([login for login in (changed.email, changed.phone) if login is not None])
@@ -242,12 +245,13 @@ class RecoveryService:
 
         Raises:
             BadLink: the link does not count.
-            EmailTaken: somebody else has the address by now.
+            EmailTaken: somebody else has proved by now that the address is theirs.
         """
         used = await self._consume("email_undo", _hash(token), self._clock.now_ms())
         person, address = await self._people.find(used.user_id), self._opened(used, token)
         if person is None or address is None:
             raise BadLink
+        await self._take_address(address, person.user_id, origin)
         await self._people.set_email(person.user_id, address, verified=True, cause=Cause(origin, reason="undo"))
         changed = await self._people.raise_version(person.user_id, cause=Cause(origin, reason="undo"))
         now = self._clock.now_ms()
@@ -263,6 +267,12 @@ class RecoveryService:
         if not changed.disabled:
             await self._mail_reset(changed, address, origin, "en")
         return changed
+
+    async def _take_address(self, address: str, user_id: UserId, origin: Origin) -> None:
+        """Takes an address from an account that only claims it: a thief could sign up with it and so bar its way back."""
+        holder = await self._people.find_by_login(address)
+        if holder is not None and holder.user_id != user_id and not holder.email_verified:
+            await self._people.set_email(holder.user_id, None, verified=False, cause=Cause(origin, reason="undo"))
 
     async def _send_change(self, variables: Mapping[str, str]) -> None:
         address, locale = variables["email"], variables["locale"]

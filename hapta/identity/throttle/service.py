@@ -12,7 +12,7 @@ import ipaddress
 import secrets
 import unicodedata
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -148,6 +148,12 @@ class Throttle:
 
     async def succeeded(self, identifier: str, origin: Origin, device_cookie: str | None = None) -> None:
         """The attempt was right: account, pair and browser start anew. The network's count stays, but for this attempt."""
+        await self._db.write(self.success(identifier, origin, device_cookie))
+
+    def success(
+        self, identifier: str, origin: Origin, device_cookie: str | None = None
+    ) -> Callable[[WriteTx], Awaitable[None]]:
+        """What `succeeded` does, for whoever has a transaction of the auth side to do it in."""
         counted = self._keys(identifier, origin, device_cookie)
         fresh = self._all_but_address(identifier, origin, device_cookie)
         address = [key for key, kind in counted.items() if kind == "address"]
@@ -157,7 +163,7 @@ class Throttle:
             await store.take_back(tx, address, now)
             await store.forget(tx, fresh)
 
-        await self._db.write(body)
+        return body
 
     async def dropped(self, identifier: str, origin: Origin, device_cookie: str | None = None) -> None:
         """The attempt was never judged (the server was too busy): it does not count."""

@@ -109,8 +109,7 @@ class SelfService:
         except EmailTaken:
             await self._tell(email.strip(), "already_registered", locale)
             return
-        if self._verification is not None:
-            await self._verification.start_verify_email(_as_caller(person), origin, locale)
+        await self._send_code(person, origin, locale)
 
     async def verify_new_email(self, email: str, code: str, origin: Origin) -> None:
         """Verifies the address of an account that nobody is signed in to yet. It opens nothing.
@@ -143,11 +142,12 @@ class SelfService:
             user_id = None if known is None else known.user_id
             await self._throttle.failed(identifier, origin, device_cookie, user_id=user_id)
             raise InvalidCredentials
-        await self._throttle.succeeded(identifier, origin, device_cookie)
+        success = self._throttle.success(identifier, origin, device_cookie)
         if self._settings.verify_email_before_login and not (person.email_verified or person.phone_verified):
-            await self._remind_to_verify(person, origin)
+            await self._db.write(success)
+            await self._send_code(person, origin, person.profile.locale or "en")
             raise InvalidCredentials
-        return await self._signin.complete(person, origin, amr=("pwd",), provider="password")
+        return await self._signin.complete(person, origin, amr=("pwd",), provider="password", also=success)
 
     async def refresh(self, key: str, origin: Origin) -> SignedIn:
         """Rolls a session's key.
@@ -261,12 +261,12 @@ class SelfService:
             raise WrongPassword
         await self._throttle.succeeded(who, origin)
 
-    async def _remind_to_verify(self, person: Person, origin: Origin) -> None:
+    async def _send_code(self, person: Person, origin: Origin, locale: str) -> None:
         if self._verification is not None and person.email is not None:
             try:
-                await self._verification.start_verify_email(_as_caller(person), origin, person.profile.locale or "en")
+                await self._verification.start_verify_email(_as_caller(person), origin, locale)
             except TooMany:
-                return  # a code was sent a moment ago; telling so here would tell that the password was right
+                return  # telling so would tell that the address was free, or that the password was right
 
     async def _tell(self, email: str, template: str, locale: str) -> None:
         notice = Notice("email", email, template, {}, locale)

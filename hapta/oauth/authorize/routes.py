@@ -232,10 +232,13 @@ class AuthorizeApi:
 def app_view(client: Client) -> dict[str, object]:
     """What people are told of an app. Links of its own choosing lead to https addresses alone."""
     links = {"Privacy policy": client.policy_uri, "Terms": client.tos_uri}
+    publisher = None if client.client_uri is None else urlsplit(client.client_uri).hostname
+    if not client.verified and publisher not in {host_of(uri) for uri in client.redirect_uris}:
+        publisher = None  # it would be the app's own word, and people would take it for ours
     return {
         "name": client.name,
         "verified": client.verified,
-        "publisher": None if client.client_uri is None else urlsplit(client.client_uri).hostname,
+        "publisher": publisher,
         "links": [(text, uri) for text, uri in links.items() if uri is not None and uri.startswith("https://")],
     }
 

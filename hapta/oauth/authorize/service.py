@@ -216,11 +216,12 @@ class AuthorizeService:
         if "consent" in asked.prompts:
             return None
         client = ready.client
-        if client.first_party:
-            return asked.scopes
-        # RFC 8252, section 8.6: another app on the device can pass for this one, so a person looks each time.
+        # RFC 8252, section 8.6: another app on the device can pass for this one, also for one of our own, so a person looks
+        # each time.
         if client.is_public and client.application_type == "native" and not asked.redirect_uri.startswith("https:"):
             return None
+        if client.first_party:
+            return asked.scopes
         return await self._consents.remembered(ready.person.user_id, client, asked.scopes, asked.resources)
 
     async def _issue(

@@ -109,7 +109,11 @@ class RequestReader:
         if reference is None:
             return Flow(asked=await self.read(form, client), started_at=now)
         # RFC 9126, section 4: of all parameters only these two are read.
-        asked = await self._pushed.find(client.client_id, reference)
+        try:
+            asked = await self._pushed.find(client.client_id, reference)
+        except Refused as refused:  # it is over; its address may have been taken back since it was checked
+            check_redirect_uri(client, refused.target.redirect_uri)
+            raise
         if asked is None:
             raise Unredirectable(InvalidRequestUri())
         check_redirect_uri(client, asked.redirect_uri)

@@ -73,6 +73,7 @@ class LogoutApi:
         flow = self._opened(body)
         caller = await self._browser.current(request)
         if caller is None:
+            self._browser.check_source(request)  # a foreign page's form brings no cookie, and must not take any away
             return await self._left(flow, self._browser.signed_out_headers())
         self._browser.check_form(request, body, caller)
         match body.one("decision"):

@@ -16,6 +16,7 @@ from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, MissingToken, NotFound
 from hapta.kit.ids import Ids
 from hapta.kit.ratelimit import Decision, Limiter, Rate
+from hapta.oauth.clients import rules
 from hapta.oauth.clients.models import Created
 from hapta.oauth.clients.service import Clients, secret_hash
 from hapta.oauth.errors import (
@@ -186,8 +187,13 @@ class Registration:
             raise InvalidClientMetadata("The scope goes beyond the client's own")
         if old.is_public and not client.is_public:
             raise InvalidClientMetadata("A public client stays public")
+        # What an operator said of it, they said of the name and the places that it had then.
+        same = not rules.changes_consent(old, client)
         client = msgspec.structs.replace(
-            client, verified=old.verified, first_party=old.first_party, resources=old.resources
+            client,
+            verified=old.verified and same,
+            first_party=old.first_party and same,
+            resources=old.resources,
         )
         try:
             changed: Created = await self._clients.replace(client, actor="dynamic", origin=origin)
