@@ -36,7 +36,7 @@ from hapta.http.requests import Receive, Scope, Send
 from hapta.identity.core import Core
 from hapta.identity.feature import TEMPLATE_FOLDERS as IDENTITY_TEMPLATES
 from hapta.identity.feature import Identity, Job, open_identity
-from hapta.identity.models import RewrappedKey
+from hapta.identity.models import Revocation, RewrappedKey
 from hapta.identity.passwords import Passwords
 from hapta.identity.service import AccountService
 from hapta.identity.sessions import SessionService
@@ -110,6 +110,9 @@ async def open_services(
         if oauth is not None:
             await oauth.consents.forget_user(tx, user_id)  # what it ends, the watch of each worker carries on
 
+    async def end_grants(tx: WriteTx, user_id: UserId) -> Sequence[Revocation]:
+        return () if oauth is None else await oauth.end_grants(tx, user_id)
+
     oauth: OAuth | None = None
     async with AsyncExitStack() as stack:
         identity = await stack.enter_async_context(
@@ -124,6 +127,7 @@ async def open_services(
                 rewrap_vault_keys=rewrap,
                 on_deleted=[purge],
                 forget_unproved=[forget_consents],
+                on_factors_changed=end_grants,
             )
         )
         core, sessions = identity.whole, identity.core.sessions

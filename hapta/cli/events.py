@@ -33,6 +33,8 @@ async def event_services(settings: Settings, former_keys: Sequence[str] = ()) ->
         settings: of the server.
         former_keys: public keys (hex) with which the audit log was signed earlier.
     """
+    from hapta.db import migrate
+    from hapta.db.connect import connect_auth
     from hapta.http.fetch import GuardedFetch
     from hapta.identity.audit.chain import AuditKeys
     from hapta.identity.audit.service import AuditLog
@@ -47,21 +49,28 @@ async def event_services(settings: Settings, former_keys: Sequence[str] = ()) ->
     async with opened(settings) as to:
         settings, _ = with_secret(settings)
         secret, allow_private = settings.identity.jwt_secret, settings.webhooks.allow_private
-        audit = AuditLog(
-            to.db,
-            to.clock,
-            to.ids,
-            AuditKeys(secret, former_keys),
-            secret,
-            addresses=settings.identity.audit_addresses,
-            keep_days=settings.identity.audit_keep_days,
-        )
-        queue = WebhookQueue(to.db, to.clock, to.ids)
-        secrets = WebhookSecrets(Sealer.of(derive_key(secret, "data-seal")))
-        recorder = EventRecorder(audit, queue)
-        fetch = GuardedFetch(allow_private=allow_private, timeout_seconds=settings.webhooks.timeout_seconds)
-        yield EventServices(
-            audit,
-            WebhookService(to.db, to.clock, to.ids, secrets, recorder, allow_private=allow_private),
-            Deliverer(to.db, to.clock, to.ids, fetch, queue, secrets, settings.webhooks),
-        )
+        db = await connect_auth(settings.database, to.db, settings.data.dir, to.clock)
+        try:
+            if db is not to.db and settings.database.auto_migrate:
+                await migrate.migrate(db, to.clock)
+            audit = AuditLog(
+                db,
+                to.clock,
+                to.ids,
+                AuditKeys(secret, former_keys),
+                secret,
+                addresses=settings.identity.audit_addresses,
+                keep_days=settings.identity.audit_keep_days,
+            )
+            queue = WebhookQueue(db, to.clock, to.ids)
+            secrets = WebhookSecrets(Sealer.of(derive_key(secret, "data-seal")))
+            recorder = EventRecorder(audit, queue)
+            fetch = GuardedFetch(allow_private=allow_private, timeout_seconds=settings.webhooks.timeout_seconds)
+            yield EventServices(
+                audit,
+                WebhookService(db, to.clock, to.ids, secrets, recorder, allow_private=allow_private),
+                Deliverer(db, to.clock, to.ids, fetch, queue, secrets, settings.webhooks),
+            )
+        finally:
+            if db is not to.db:
+                await db.close()

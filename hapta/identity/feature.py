@@ -28,7 +28,7 @@ from hapta.identity.event_log import AuditSweeper, EventRecorder
 from hapta.identity.factors.pages import FactorPages
 from hapta.identity.factors.passkeys import PasskeyService
 from hapta.identity.factors.routes import routes as factor_routes
-from hapta.identity.factors.service import FactorService
+from hapta.identity.factors.service import FactorService, OnChanged, nothing_ends
 from hapta.identity.keylogin.routes import routes as key_routes
 from hapta.identity.keylogin.service import KeyLoginService
 from hapta.identity.lasting import LastingSessions
@@ -58,6 +58,7 @@ from hapta.identity.webhooks.queue import WebhookQueue
 from hapta.identity.webhooks.routes import routes as webhook_routes
 from hapta.identity.webhooks.sealing import WebhookSecrets
 from hapta.identity.webhooks.service import WebhookService
+from hapta.kit.access import UserId
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.kit.ratelimit import Limiter, Rate
@@ -165,6 +166,7 @@ async def open_identity(
     on_deleted: Sequence[OnPersonDeleted] = (),
     people: IdentityStore | None = None,
     forget_unproved: Sequence[Forget] = (),
+    on_factors_changed: OnChanged = nothing_ends,
 ) -> AsyncGenerator[Identity]:
     """Builds identity over two databases that may be one.
 
@@ -173,6 +175,7 @@ async def open_identity(
         limiter: for attempts to log in and new key accounts; None switches them off.
         on_deleted: what the resource side removes together with a person.
         forget_unproved: what else goes when an account is emptied whose address somebody else has proved.
+        on_factors_changed: ends what apps hold when the owner changes how they sign in.
     """
     own, secret, public_url = settings.identity, settings.identity.jwt_secret, settings.server.public_address
     production = settings.server.environment == "production"
@@ -241,6 +244,12 @@ async def open_identity(
     otp = OtpService(auth_db, clock, people, codes, outbox, events, settings.otp)
     throttle = Throttle(auth_db, clock, secret, events=events)
     core.accounts.throttle_with(throttle)
+
+    async def forget_ways_in(tx: WriteTx, user_id: UserId) -> None:
+        await passkeys.forget(tx, user_id)
+        await links.delete_person(tx, user_id)
+        await keys.delete_person(tx, user_id)
+
     recovery = RecoveryService(
         auth_db,
         clock,
@@ -254,6 +263,7 @@ async def open_identity(
         settings.otp,
         lambda path: public_url + path,
         throttle.recovered,
+        forget_unproved=[forget_ways_in, *forget_unproved],
     )
     browser = BrowserSessions(
         sessions,
@@ -290,6 +300,7 @@ async def open_identity(
         secret,
         own.product_name,
         sent_codes=otp if own.second_factor_by_mail else None,
+        on_changed=on_factors_changed,
     )
     signin.ask(factors.methods)
     passkeys = PasskeyService(
@@ -303,6 +314,7 @@ async def open_identity(
         rp_id=host,
         rp_name=own.product_name,
         origins=[_origin_of(public_url)],
+        on_changed=on_factors_changed,
     )
     links = LinkService(auth_db, clock, events)
     keys = KeyLoginService(
@@ -343,6 +355,7 @@ async def open_identity(
         browser,
         allow_registration=own.allow_registration,
         forget=[keys.delete_person, *forget_unproved],
+        on_changed=on_factors_changed,
     )
 
     async def forget(tx: WriteTx, change: Change) -> list[Revocation]:

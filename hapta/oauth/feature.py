@@ -87,6 +87,7 @@ class OAuth:
     """The authorization server, open.
 
     Args:
+        end_grants: ends all that apps hold for a person, inside a transaction of the auth side; what to announce after it.
         access_tokens: judges third-party tokens at this server's own endpoints.
         jobs: loops to run until cancelled, by name.
         endpoints: makes the URL table, once the pages are known.
@@ -99,6 +100,7 @@ class OAuth:
     access_tokens: AccessTokens
     jobs: Mapping[str, Job]
     endpoints: Callable[[Pages], list[Endpoint]]
+    end_grants: Callable[[WriteTx, UserId], Awaitable[list[Revocation]]]
 
 
 @asynccontextmanager
@@ -234,6 +236,10 @@ async def open_oauth(
             found += registration_routes.routes(registration, issuer)
         return found
 
+    async def end_grants(tx: WriteTx, user_id: UserId) -> list[Revocation]:
+        await codes.delete_user(tx, user_id)  # first: a code that is being redeemed has become a family by then
+        return await families.revoke_user(tx, user_id, "factors_changed")
+
     async def sweep() -> None:
         for one in (authorize, pushed, dpop, clients, codes, devices, families, backchannel):
             await one.sweep()
@@ -249,7 +255,7 @@ async def open_oauth(
     await keys.open()
     await directory.open()
     try:
-        yield OAuth(issuer, clients, consents, keys, access_tokens, jobs, endpoints)
+        yield OAuth(issuer, clients, consents, keys, access_tokens, jobs, endpoints, end_grants)
     finally:
         await directory.close()
         await keys.close()

@@ -16,6 +16,7 @@ from hapta.http.errors import OAUTH
 from hapta.identity.people import IdentityStore, Person
 from hapta.kit.access import Access, Caller
 from hapta.kit.errors import InvalidToken, MissingToken
+from hapta.oauth.access_tokens import Judgement
 from hapta.oauth.authorize.ports import Clients, DpopProofs
 from hapta.oauth.errors import InvalidRequest
 from hapta.oauth.subjects import Subjects
@@ -28,6 +29,10 @@ _NO_STORE = ((b"cache-control", b"no-store"), (b"pragma", b"no-cache"))
 
 class TokenVerifier(Protocol):
     """Judges third-party access tokens (`AccessTokens`)."""
+
+    async def judge(self, token: str) -> Judgement | None:
+        """All there is to know of a token that counts now; None for any other."""
+        ...
 
     async def verify_bound(self, token: str, dpop_jkt: str | None) -> Caller:
         """The caller.
@@ -142,15 +147,18 @@ class UserInfoApi:
         if scheme not in ("bearer", "dpop") or not token or not token.isascii():
             raise NoToken
         bound = scheme == "dpop"
-        thumbprint = None
-        if bound:
-            thumbprint = await self._dpop.check(request, form_url_path=PATH, access_token=token)
-            if thumbprint is None:
-                raise BadAccessToken("DPoP")
+        refused = BadAccessToken("DPoP" if bound else "Bearer")
+        found = await self._tokens.judge(token)
+        if found is None or (found.dpop_jkt is not None) != bound:
+            raise refused
         try:
-            return await self._tokens.verify_bound(token, thumbprint)
+            caller = await self._tokens.verify_bound(token, found.dpop_jkt)
         except InvalidToken:
-            raise BadAccessToken("DPoP" if bound else "Bearer") from None
+            raise refused from None
+        # Last: a proof is remembered when it is judged, and whoever has no token must not fill the database.
+        if bound and await self._dpop.check(request, form_url_path=PATH, access_token=token) != found.dpop_jkt:
+            raise refused
+        return caller
 
 
 def claims_of(person: Person, subject: str, scopes: frozenset[str]) -> UserInfoAnswer:

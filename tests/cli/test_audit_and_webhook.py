@@ -40,3 +40,17 @@ def test_webhooks_are_kept_from_the_command_line_and_the_log_tells_of_it(hapta: 
     assert "event 5: the event is missing" in told
     for wrong in (["--expect", "x"], ["--public-key", "zz"]):
         assert hapta("audit", "verify", *wrong, status=1).stderr.count("\n") == 1
+
+
+def test_with_two_databases_the_commands_look_into_that_of_the_auth_side(hapta: Command, folder: Path) -> None:
+    auth = folder / "auth.db"
+    two = {"HAPTA_DATABASE_AUTH_URL": f"sqlite:///{auth}", "HAPTA_IDENTITY_ARGON2_MEMORY_KIB": "64"}
+    hapta("user", "add", "ada@example.org", "--password-stdin", stdin="correct horse battery staple\n", env=two)
+    hapta("webhook", "add", "https://hooks.example.org/", env=two)
+    assert "1 webhook(s)" in hapta("webhook", "list", env=two).stdout
+    with sqlite3.connect(auth) as db:
+        assert db.execute("SELECT count(*) FROM auth_webhooks").fetchone() == (1,)
+        events = db.execute("SELECT count(*) FROM auth_events").fetchone()[0]
+    db.close()
+    assert events >= 2
+    assert hapta("audit", "verify", env=two).stdout.startswith(f"{events} event(s)")

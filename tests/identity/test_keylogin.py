@@ -121,7 +121,7 @@ async def test_all_spellings_of_base64_are_one_key(house: FactorHouse, spelling:
         {"signature": "%%%%"},
         {"challenge": "no base64 at all!"},
         {"challenge": standard(b"something else")},
-        {"publicKey": standard(bytes(SigningKey.generate().verify_key))},
+        {"publicKey": standard(bytes(SigningKey(b"\1" * 32).verify_key))},
     ],
     ids=str,
 )

@@ -20,9 +20,9 @@ from hapta.identity.events import Event, EventLog
 from hapta.identity.factors import store
 from hapta.identity.factors.errors import BadPasskey, ChallengeOver, FactorNotFound, TooManyPasskeys
 from hapta.identity.factors.models import Ceremony, Challenge, Json, Passkey, RelyingParty
-from hapta.identity.factors.service import require_fresh
+from hapta.identity.factors.service import OnChanged, nothing_ends, require_fresh
 from hapta.identity.messages import Notice, Outbox
-from hapta.identity.models import Origin, SignedIn
+from hapta.identity.models import Origin, Revocation, SignedIn
 from hapta.identity.people import IdentityStore, Person
 from hapta.identity.sessions import SessionService
 from hapta.identity.signin import SecondFactorNeeded, SignInService
@@ -46,6 +46,7 @@ class PasskeyService:
         rp_id: the registrable domain that passkeys are made for.
         rp_name: what authenticators show.
         origins: pages that may use them, exactly.
+        on_changed: ends what apps hold when a passkey is added or removed.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PasskeyService:
         rp_id: str,
         rp_name: str,
         origins: Sequence[str],
+        on_changed: OnChanged = nothing_ends,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -69,6 +71,7 @@ class PasskeyService:
         self._signin = signin
         self._events = events
         self._outbox = outbox
+        self._on_changed = on_changed
         self._party = RelyingParty(rp_id, rp_name, tuple(origins))
 
     # --- registering ---
@@ -141,15 +144,16 @@ class PasskeyService:
             last_used_at=None,
         )
 
-        async def body(tx: WriteTx) -> None:
+        async def body(tx: WriteTx) -> Sequence[Revocation]:
             await store.lock_passkeys(tx, caller.user_id)
             if len(await store.list_passkeys(tx, caller.user_id)) >= MAX_PASSKEYS:
                 raise TooManyPasskeys
             if not await store.add_passkey(tx, passkey):
                 raise BadPasskey
             await self._tell(tx, person, origin, caller.session_id, added=True)
+            return await self._on_changed(tx, caller.user_id)
 
-        await self._db.write(body)
+        await self._sessions.announce(await self._db.write(body))
         return await self._sessions.step_up(caller, (), origin, key=key), passkey
 
     # --- proving ---
@@ -245,13 +249,18 @@ class PasskeyService:
         require_fresh(caller, self._clock)
         person, credential_id = await self._person(caller.user_id), _credential_id(passkey_id)
 
-        async def body(tx: WriteTx) -> None:
+        async def body(tx: WriteTx) -> Sequence[Revocation]:
             if not await store.delete_passkey(tx, caller.user_id, credential_id):
                 raise FactorNotFound
             await self._tell(tx, person, origin, caller.session_id, added=False)
+            return await self._on_changed(tx, caller.user_id)
 
-        await self._db.write(body)
+        await self._sessions.announce(await self._db.write(body))
         return await self._sessions.step_up(caller, (), origin, key=key)
+
+    async def forget(self, tx: WriteTx, user_id: UserId) -> None:
+        """Removes all passkeys of somebody whose account is given to the owner of its address; other factors stay."""
+        await store.delete_passkeys(tx, user_id)
 
     async def sweep(self) -> int:
         """Removes challenges that nobody answered; how many."""

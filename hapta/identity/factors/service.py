@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 from hapta.db.database import Database, ReadTx, WriteTx
@@ -18,7 +18,7 @@ from hapta.identity.factors import store, totp
 from hapta.identity.factors.errors import FactorExists, FactorNotFound, StepUpRequired
 from hapta.identity.factors.models import Enrolment, Factors
 from hapta.identity.messages import Notice, Outbox
-from hapta.identity.models import Origin, PendingSignIn, SignedIn
+from hapta.identity.models import Origin, PendingSignIn, Revocation, SignedIn
 from hapta.identity.people import IdentityStore, Person
 from hapta.identity.sessions import SessionService
 from hapta.identity.signin import SignInService
@@ -39,6 +39,14 @@ _ALPHABET = "abcdefghjkmnpqrstvwxyz0123456789"
 _RECOVERY_CHARACTERS = 10
 
 Kind = Literal["totp", "recovery_code"]
+
+OnChanged = Callable[[WriteTx, UserId], Awaitable[Sequence[Revocation]]]
+"""Ends, in the transaction that changes how a person signs in, what was issued to others before; what to announce then."""
+
+
+async def nothing_ends(tx: WriteTx, user_id: UserId) -> Sequence[Revocation]:
+    """There are no apps."""
+    return ()
 
 
 class SentCodes(Protocol):
@@ -67,6 +75,7 @@ class FactorService:
         issuer_name: what authenticator apps show.
         sent_codes: lets people who have an app give a code by mail or text message in its place; None: they cannot, since
             whoever reads their mail could then do without the app.
+        on_changed: ends what apps hold when the factors change.
         sealer: seals seeds.
         secret: the configured secret; the key that hashes recovery codes comes from it.
     """
@@ -85,6 +94,7 @@ class FactorService:
         issuer_name: str,
         *,
         sent_codes: SentCodes | None = None,
+        on_changed: OnChanged = nothing_ends,
     ) -> None:
         self._db = db
         self.clock = clock
@@ -97,6 +107,7 @@ class FactorService:
         self._code_key = derive_key(secret, "otp")
         self._issuer_name = issuer_name
         self._sent_codes = sent_codes
+        self._on_changed = on_changed
 
     # --- what there is ---
 
@@ -178,22 +189,24 @@ class FactorService:
         person = await self._person(user_id)
         codes, hashes = self._new_recovery_codes(user_id)
 
-        async def body(tx: WriteTx) -> bool:
+        async def body(tx: WriteTx) -> Sequence[Revocation] | None:
             await self._count_try(tx, user_id, now)
             known = await store.find_totp(tx, user_id)
             if known is None or known.confirmed_at is not None:
                 raise FactorNotFound
             step = self._step(known.seed, user_id, given)
             if step is None or not await store.confirm_totp(tx, user_id, known.seed, step, now):
-                return False
+                return None
             await store.forget_tries(tx, user_id)
             await store.replace_recovery_codes(tx, user_id, hashes)
             await self._tell(tx, person, origin, "auth.mfa.enrolled", "totp", caller.session_id)
-            return True
+            return await self._on_changed(tx, user_id)
 
         # A wrong code is not raised inside: that would take its count back.
-        if not await self._db.write(body):
+        ended = await self._db.write(body)
+        if ended is None:
             raise WrongCode
+        await self._sessions.announce(ended)
         return await self._sessions.step_up(caller, ("otp", "mfa"), origin, key=key), codes
 
     async def remove_totp(self, caller: Caller, origin: Origin, *, key: str | None = None) -> SignedIn:
@@ -206,13 +219,14 @@ class FactorService:
         require_fresh(caller, self.clock)
         person = await self._person(caller.user_id)
 
-        async def body(tx: WriteTx) -> None:
+        async def body(tx: WriteTx) -> Sequence[Revocation]:
             if not await store.delete_totp(tx, caller.user_id):
                 raise FactorNotFound
             await store.delete_recovery_codes(tx, caller.user_id)
             await self._tell(tx, person, origin, "auth.mfa.removed", "totp", caller.session_id)
+            return await self._on_changed(tx, caller.user_id)
 
-        await self._db.write(body)
+        await self._sessions.announce(await self._db.write(body))
         return await self._sessions.step_up(caller, (), origin, key=key)
 
     async def new_recovery_codes(

@@ -202,6 +202,12 @@ async def sweep_challenges(tx: WriteTx, now: int) -> int:
     return await tx.execute("DELETE FROM auth_passkey_challenges WHERE expires_at <= :now", now=now)
 
 
+async def delete_passkeys(tx: WriteTx, user_id: UserId) -> None:
+    """Removes all passkeys of a person, with the handle by which authenticators know them."""
+    for table in ("auth_passkeys", "auth_passkey_handles"):
+        await tx.execute(f"DELETE FROM {table} WHERE user_id = :user_id", user_id=user_id)  # noqa: S608 - constants
+
+
 async def delete_person(tx: WriteTx, user_id: UserId) -> None:
     """Removes all factors of somebody who is being deleted."""
     for table in ("auth_totp", "auth_recovery_codes", "auth_factor_tries", "auth_passkeys", "auth_passkey_handles"):

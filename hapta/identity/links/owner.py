@@ -5,18 +5,18 @@ Adding and removing needs a fresh proof, rolls the session and tells the owner b
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 from hapta.db.database import Database, WriteTx
 from hapta.identity.events import Event, EventLog
-from hapta.identity.factors.service import require_fresh
+from hapta.identity.factors.service import OnChanged, nothing_ends, require_fresh
 from hapta.identity.links import store
 from hapta.identity.links.errors import LastWayIn, LinkNotFound, LinkTaken
 from hapta.identity.links.models import Link
 from hapta.identity.links.service import LinkService
 from hapta.identity.messages import Notice, Outbox
-from hapta.identity.models import Origin, Person, SignedIn
+from hapta.identity.models import Origin, Person, Revocation, SignedIn
 from hapta.identity.people import IdentityStore
 from hapta.identity.sessions import SessionService
 from hapta.kit.access import Caller, UserId
@@ -33,6 +33,7 @@ class OwnLinks:
         db: the auth side's database.
         has_passkeys: whether a passkey signs the person in.
         names: what people call the providers.
+        on_changed: ends what apps hold when a link is added or removed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class OwnLinks:
         *,
         has_passkeys: HasPasskeys,
         names: Mapping[str, str],
+        on_changed: OnChanged = nothing_ends,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -56,6 +58,7 @@ class OwnLinks:
         self._events = events
         self._outbox = outbox
         self._has_passkeys = has_passkeys
+        self._on_changed = on_changed
         self._names = {"key": "a key", **names}
 
     def name_of(self, provider: str) -> str:
@@ -88,15 +91,18 @@ class OwnLinks:
         require_fresh(caller, self._clock)
         person = await self._person(caller.user_id)
 
-        async def body(tx: WriteTx) -> UserId:
+        async def body(tx: WriteTx) -> tuple[UserId, Sequence[Revocation]]:
             known = await store.owner(tx, provider, subject)
             owner = await self._links.claim_in(tx, provider, subject, caller.user_id, origin, label=label)
             if known is None and owner == caller.user_id:
                 await self.tell(tx, person, "factor_added", provider)
-            return owner
+                return owner, await self._on_changed(tx, caller.user_id)
+            return owner, ()
 
-        if await self._db.write(body) != caller.user_id:
+        owner, ended = await self._db.write(body)
+        if owner != caller.user_id:
             raise LinkTaken
+        await self._sessions.announce(ended)
         return await self._sessions.step_up(caller, (), origin, key=key)
 
     async def remove(self, caller: Caller, link_id: str, origin: Origin, *, key: str | None = None) -> SignedIn:
@@ -115,7 +121,7 @@ class OwnLinks:
         person = await self._person(caller.user_id)
         another_way = await self._has_another_way(person)
 
-        async def body(tx: WriteTx) -> Link:
+        async def body(tx: WriteTx) -> tuple[Link, Sequence[Revocation]]:
             links = await store.lock_of_person(tx, caller.user_id)
             link = next((one for one in links if one.id == link_id), None)
             if link is None:
@@ -132,9 +138,10 @@ class OwnLinks:
             )
             await self._events.record(tx, event)
             await self.tell(tx, person, "factor_removed", link.provider)
-            return link
+            return link, await self._on_changed(tx, caller.user_id)
 
-        removed = await self._db.write(body)
+        removed, ended = await self._db.write(body)
+        await self._sessions.announce(ended)
         for session in await self._sessions.list_sessions(caller.user_id):
             if session.provider == removed.provider and session.id != caller.session_id:
                 await self._sessions.revoke(caller.user_id, session.id, "link_removed", origin)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 from hapta.db.database import Database, WriteTx
-from hapta.identity.errors import BadLink, WrongPassword
+from hapta.identity.errors import BadLink, EmailTaken, WrongPassword
 from hapta.identity.events import Event, EventLog
 from hapta.identity.factors.errors import StepUpRequired
 from hapta.identity.identifiers import email_key, normal_email, parse_login
@@ -42,6 +42,8 @@ KEEP_OLD_MS = 7 * 24 * HOUR_MS
 
 
 Recovered = Callable[[Sequence[str]], Awaitable[None]]
+Forget = Callable[[WriteTx, UserId], Awaitable[None]]
+"""Removes what one noun of the auth side keeps for a person: passkeys, links, consents."""
 
 
 async def _nobody_counts(logins: Sequence[str]) -> None:
@@ -57,6 +59,7 @@ class RecoveryService:
         codes: their live codes end together with an old address or password.
         sealer: with the key of purpose `data-seal`.
         recovered: told under which names an owner has proved themselves, so that failed attempts are forgotten.
+        forget_unproved: what goes besides the password when the owner of an address takes an account that only claimed it.
         link: makes the address of a page of ours from its path and query: `issuer + path`.
     """
 
@@ -74,6 +77,8 @@ class RecoveryService:
         settings: OtpSettings,
         link: Callable[[str], str],
         recovered: Recovered = _nobody_counts,
+        *,
+        forget_unproved: Sequence[Forget] = (),
     ) -> None:
         self._db = db
         self._clock = clock
@@ -87,6 +92,7 @@ class RecoveryService:
         self._settings = settings
         self._link = link
         self._recovered = recovered
+        self._forget = forget_unproved
         outbox.handle(FORGOT_TASK, self._send_reset)
         outbox.handle(CHANGE_TASK, self._send_change)
 
@@ -127,7 +133,9 @@ class RecoveryService:
     ) -> None:
         """Sets a new password by a link. All sessions and grants end; nobody is signed in, and a second factor stays asked for.
 
-        Whoever opened the link reads the mail of this address, so the address counts as verified from now on.
+        Whoever opened the link reads the mail of this address, so the address counts as verified from now on. If it did not
+        before, somebody else may have made the account: every way in that they could have left goes. A second factor stays, since
+        a reset never takes one away.
 
         Raises:
             BadLink: the link does not count.
@@ -156,11 +164,29 @@ class RecoveryService:
         except (ValidationFailed, TooMany, Unavailable):
             await self._db.write(lambda tx: store.give_back(tx, token=hashed, consumed_at=consumed_at))
             raise
-        email = changed.email
-        if email is not None and not changed.email_verified:
-            await self._people.set_email(changed.user_id, email, verified=True, cause=Cause(origin))
+        if not person.email_verified:
+            await self._empty(person, cause)
+            await self._people.set_email(person.user_id, person.email, verified=True, cause=Cause(origin))
         await self._end_all(changed, "password_was_reset")
         await self._recovered([login for login in (changed.email, changed.phone) if login is not None])
+
+    async def _empty(self, person: Person, cause: Cause) -> None:
+        """Takes the ways in from whoever made an account with an address that was not theirs.
+
+        Each step can be done again, and the address counts as verified only afterwards: what a crash leaves behind is taken up by
+        the next reset.
+        """
+        if person.phone is not None and not person.phone_verified:
+            await self._people.set_phone(person.user_id, None, verified=False, cause=cause)
+
+        async def body(tx: WriteTx) -> None:
+            for forget in self._forget:
+                await forget(tx, person.user_id)
+
+        await self._db.write(body)
+        # Twice: whoever came in by a passkey while the first steps were done loses that session, and what it added.
+        await self._people.raise_version(person.user_id, cause=cause)
+        await self._db.write(body)
 
     async def _send_reset(self, variables: Mapping[str, str]) -> None:
         person = await self._people.find_by_login(variables["login"])
@@ -211,13 +237,18 @@ class RecoveryService:
 
         Raises:
             BadLink: the link does not count.
-            EmailTaken: somebody else has the address by now.
+            EmailTaken: somebody else has the address by now; the link still counts, should they let go of it.
         """
-        used = await self._consume("email_change", _hash(token), self._clock.now_ms())
+        hashed, consumed_at = _hash(token), self._clock.now_ms()
+        used = await self._consume("email_change", hashed, consumed_at)
         person, address = await self._people.find(used.user_id), self._opened(used, token)
         if person is None or person.disabled or person.version != used.person_version or address is None:
             raise BadLink
-        changed = await self._people.set_email(person.user_id, address, verified=True, cause=Cause(origin))
+        try:
+            changed = await self._people.set_email(person.user_id, address, verified=True, cause=Cause(origin))
+        except (EmailTaken, Unavailable):
+            await self._db.write(lambda tx: store.give_back(tx, token=hashed, consumed_at=consumed_at))
+            raise
         undo, now = self._ids.secret(32), self._clock.now_ms()
 
         async def body(tx: WriteTx) -> None:

@@ -12,7 +12,7 @@ from hapta.http.pages import HTML
 from hapta.identity.browser import BrowserSessions
 from hapta.identity.errors import CsrfFailed
 from hapta.identity.events import EventLog
-from hapta.identity.factors.service import FactorService
+from hapta.identity.factors.service import FactorService, OnChanged, nothing_ends
 from hapta.identity.links.owner import OwnLinks
 from hapta.identity.links.routes import routes as link_routes
 from hapta.identity.links.service import LinkService
@@ -132,6 +132,7 @@ def open_upstream(
     allow_registration: bool,
     forget: Sequence[Forget] = (),
     providers: Sequence[Provider] | None = None,
+    on_changed: OnChanged = nothing_ends,
 ) -> Upstream:
     """Builds it; calls nobody yet.
 
@@ -140,6 +141,7 @@ def open_upstream(
         issuer: our public address; providers know `{issuer}/identity/upstream/{provider}/callback`.
         forget: what else goes when an account is emptied whose address nobody had proved, besides factors and links.
         providers: in place of those that the settings name.
+        on_changed: ends what apps hold when an owner adds or removes a link.
 
     Raises:
         UpstreamMisconfigured: the settings cannot work.
@@ -150,7 +152,18 @@ def open_upstream(
     async def has_passkeys(user_id: UserId) -> bool:
         return bool((await factors.factors(user_id)).passkeys)
 
-    own_links = OwnLinks(db, clock, people, sessions, links, events, outbox, has_passkeys=has_passkeys, names=names)
+    own_links = OwnLinks(
+        db,
+        clock,
+        people,
+        sessions,
+        links,
+        events,
+        outbox,
+        has_passkeys=has_passkeys,
+        names=names,
+        on_changed=on_changed,
+    )
     service = UpstreamService(
         db,
         people,
