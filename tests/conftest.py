@@ -6,10 +6,11 @@ the first test asks for them, and `tests/servers.py` ends them with the run.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from hapta.settings import DatabaseSettings
 from tests.servers import HaptaServer, PostgresServer, RedisServer, Run
 
 RUN = pytest.StashKey[Run]()
+STUCK_SECONDS = 600
+"""Longer than the slowest test on a busy machine takes."""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -45,6 +48,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(RUN, None)
     if run is not None:
         run.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """A test that never ends is told by its name and stopped, instead of holding up the whole run."""
+    faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture
@@ -117,6 +130,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh, empty database of each engine in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'hapta.db'}"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh database of each engine in turn, without a schema, also where `database_url` has one."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
     return request.getfixturevalue("postgres_url")
 
 

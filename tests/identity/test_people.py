@@ -231,8 +231,8 @@ async def test_a_change_taken_in_twice_counts_once(worker: Worker) -> None:
     assert await worker.sessions.verify(done.access_token)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-async def test_accounts_of_earlier_releases_are_kept(database_url: str, tmp_path: Path) -> None:
-    db = await connect(DatabaseSettings(url=database_url), tmp_path, SystemClock())
+async def test_accounts_of_earlier_releases_are_kept(empty_database_url: str, tmp_path: Path) -> None:
+    db = await connect(DatabaseSettings(url=empty_database_url), tmp_path, SystemClock())
     folder = tmp_path / "migrations"
     folder.mkdir()
     for migration in load(db.engine)[:2]:
