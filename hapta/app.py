@@ -151,6 +151,7 @@ async def open_services(
                 events=identity.events,
                 fetch=identity.fetch,
                 limiter=limiter,
+                serve=run_upkeep,
             )
             oauth = await stack.enter_async_context(opening)
         # Last of all: what a crash left half done may concern every part.

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from hapta.http.api import Content, Endpoint
+from hapta.http.caller import MisplacedToken
 from hapta.http.errors import Dialect, InternalError, headers, status_of
 from hapta.http.forms import Form
 from hapta.http.json import InvalidJson
@@ -301,6 +302,7 @@ def _implied_errors(endpoint: Endpoint) -> Iterable[type[HaptaError]]:
     """What the edge may answer before or in place of the handler."""
     if endpoint.access.kind not in HANDLER_DECIDES:
         yield Unauthenticated
+        yield MisplacedToken
         yield Unavailable
     if endpoint.access.kind in ("scope", "role", "admin", "internal"):
         yield Forbidden

@@ -117,12 +117,14 @@ async def open_oauth(
     events: EventLog,
     fetch: GuardedFetch,
     limiter: Limiter | None = None,
+    serve: bool = True,
 ) -> AsyncGenerator[OAuth]:
     """Builds the authorization server over the auth side's database.
 
     Args:
         fetch: for what clients name: keys, documents, logout addresses.
         limiter: counts open registrations; None switches that off.
+        serve: whether tokens are made and judged here; an operator's command only needs what ends with a person.
     """
     own, secret = settings.oauth, settings.identity.jwt_secret
     development = settings.server.environment == "development"
@@ -252,8 +254,9 @@ async def open_oauth(
         "last uses of clients": lambda: _forever(directory.flush_used, FLUSH_SECONDS),
         "oauth clean-up": lambda: _forever(sweep, SWEEP_SECONDS),
     }
-    await keys.open()
-    await directory.open()
+    if serve:
+        await keys.open()
+        await directory.open()
     try:
         yield OAuth(issuer, clients, consents, keys, access_tokens, jobs, endpoints, end_grants)
     finally:

@@ -24,9 +24,9 @@ await inPage(async (page, { url, token }) => {
 
   const health = await tryOut("/");
   await page.locator("button.authorize").first().click();
-  await page.locator(".auth-container input").fill(token);
-  await page.locator(".auth-container button.authorize").click();
-  await page.locator(".auth-container button.btn-done").click();
+  await page.locator("#auth-bearer-value").fill(token);
+  await page.locator(".auth-container").filter({ has: page.locator("#auth-bearer-value") }).locator("button.authorize").click();
+  await page.locator(".auth-container button.btn-done").first().click();
   const me = await tryOut("/auth/me");
   return { landed, operations, health, me };
 });

@@ -231,8 +231,10 @@ async def test_the_way_back_never_leads_to_another_server(house: UpstreamHouse, 
 
 async def test_the_way_back_leads_to_where_one_was_also_if_that_is_a_long_address(house: UpstreamHouse) -> None:
     target = "/oauth/authorize?" + "&".join(f"parameter{number}=value{number}" for number in range(60))
-    answer = await come_in(house.visitor(), "github", **{"continue": target})
-    assert answer.headers["location"] == target
+    visitor = house.visitor()
+    answer = await come_in(visitor, "github", **{"continue": target})
+    assert answer.headers["location"].startswith("/identity/on?continue=")
+    assert (await visitor.follow(answer)).headers["refresh"] == f"0; url={target}"
 
 
 async def test_a_form_of_a_foreign_page_begins_nothing(house: UpstreamHouse) -> None:

@@ -13,6 +13,11 @@ CREATE TABLE auth_event_days (
     sweep_signature bytea                    -- over day, head and swept_at: nobody else can say so
 );
 
+-- One row, locked by whoever writes the very first event: before that there is no day to queue at.
+CREATE TABLE auth_event_start (
+    id bigint NOT NULL PRIMARY KEY
+);
+
 CREATE TABLE auth_events (
     day bigint NOT NULL,
     number bigint NOT NULL,                  -- 1, 2, 3, ... within the day

@@ -80,6 +80,9 @@ class AuditLog:
         """The day that is appended to: today, or a later one if a faster clock has begun it."""
         while True:
             latest = await store.latest_day(tx)
+            if latest is None:
+                await store.lock_start(tx)
+                latest = await store.latest_day(tx)
             if latest is not None and latest.day >= today:
                 return latest
             base = NOTHING if latest is None else latest.head

@@ -12,6 +12,7 @@ _EVENT = (
 )
 
 LATEST_DAY = f"SELECT {_DAY} FROM auth_event_days ORDER BY day DESC LIMIT 1 FOR UPDATE"  # noqa: S608 - constants
+LOCK_START = "INSERT INTO auth_event_start (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET id = excluded.id"
 INSERT_DAY = """
     INSERT INTO auth_event_days (day, base, events, head, key_id, signature)
     VALUES (:day, :base, :events, :head, :key_id, :signature) ON CONFLICT DO NOTHING"""
@@ -59,6 +60,11 @@ async def latest_day(tx: WriteTx) -> Day | None:
     """The day that is appended to, locked until the end of the transaction."""
     row = await tx.fetch_one(LATEST_DAY)
     return None if row is None else Day(*row)
+
+
+async def lock_start(tx: WriteTx) -> None:
+    """Queues all who find no day yet, until the end of the transaction: each of them could begin another one."""
+    await tx.execute(LOCK_START)
 
 
 async def insert_day(tx: WriteTx, day: Day) -> None:
