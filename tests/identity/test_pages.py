@@ -184,7 +184,7 @@ async def test_a_second_factor_is_asked_for_after_the_password(house: PageHouse)
     wrong = await visitor.submit("/identity/login/second", code="000000")
     assert (wrong.status_code, "not right" in visitor.text) == (400, True)
     done = await visitor.submit("/identity/login/second", code="246810")
-    assert (done.status_code, done.headers["location"]) == (303, "/oauth/x")
+    assert (done.status_code, done.headers["location"]) == (303, "/identity/on?continue=/oauth/x")
     assert "__Host-sid" in visitor.cookies
 
 
@@ -253,7 +253,7 @@ async def test_somebody_signs_in_by_a_code(house: PageHouse) -> None:
     sent = await visitor.submit("/identity/login/code", identifier=EMAIL)
     await visitor.follow(sent)
     done = await visitor.submit("/identity/login/code/enter", code=await house.mailed_code())
-    assert (done.status_code, done.headers["location"]) == (303, "/oauth/x")
+    assert (done.status_code, done.headers["location"]) == (303, "/identity/on?continue=/oauth/x")
     assert "__Host-sid" in visitor.cookies
 
 
