@@ -130,7 +130,7 @@ def test_answers_that_the_edge_gives_are_declared_where_they_apply() -> None:
         "200", "201", "400", "401", "409", "413", "415", "429", "500", "503",
     }  # fmt: skip
     assert set(paths["/orders/{orderId}"]["get"]["responses"]) == {"200", "400", "401", "404", "429", "500", "503"}
-    assert set(paths["/export"]["get"]["responses"]) == {"200", "401", "403", "429", "500", "503"}
+    assert set(paths["/export"]["get"]["responses"]) == {"200", "400", "401", "403", "429", "500", "503"}
     assert set(paths["/live"]["get"]["responses"]) == {"101", "429", "500", "503"}
 
 

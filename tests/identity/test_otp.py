@@ -386,8 +386,9 @@ async def test_a_block_of_numbers_gets_so_many_texts_an_hour_and_nobody_is_told(
         for n, number in enumerate(numbers):
             await house.person(f"p{n}@example.com", phone=number)
             await house.otp.start_login(number, ORIGIN)
-        texts = await house.texted()
-        assert sorted(text.partition("\n")[0] for text in texts) == [f"To: {n}" for n in (*numbers[:2], numbers[3])]
+        texted = {text.partition("\n")[0].removeprefix("To: ") for text in await house.texted()}
+        # Which two of the block is left to chance: the outbox does what is due side by side.
+        assert (len(texted), len(texted & set(numbers[:3])), numbers[3] in texted) == (3, 2, True)
 
 
 async def test_the_day_has_so_many_texts_for_everybody(database_url: str, tmp_path: Path, clock: FakeClock) -> None:
