@@ -19,7 +19,7 @@ KEY = KeyMaterial("key", "salt", "nonce")
 
 
 async def device_ids(house: House, user: str = USER) -> list[str]:
-    return [device.device_id for device in await house.sync.devices.list_devices(user)]
+    return sorted([device.device_id for device in await house.sync.devices.list_devices(user)])
 
 
 async def touch(house: House, *devices: str, user: str = USER) -> None:
