@@ -46,7 +46,7 @@ class FileSender:
 def _write(folder: Path, name: str, content: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Under another name first: whoever watches the folder sees whole messages only. Sent again, it replaces itself.
-    draft = folder / f".{name}"
+    draft = folder / f".{name}.part"  # a glob for `*.eml` may well match names that begin with a dot
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
     draft.rename(folder / name)
