@@ -17,8 +17,10 @@ from typing import Any, Literal
 import msgspec
 
 from hapta.kit.errors import (
+    BadGateway,
     Conflict,
     Forbidden,
+    GatewayTimeout,
     Gone,
     HaptaError,
     Invalid,
@@ -75,7 +77,9 @@ STATUS: Mapping[type[HaptaError], int] = MappingProxyType(
         UnsupportedMedia: 415,
         TooMany: 429,
         InternalError: 500,
+        BadGateway: 502,
         Unavailable: 503,
+        GatewayTimeout: 504,
     }
 )
 """Status by class; a subclass answers as its nearest ancestor in this table."""
@@ -99,7 +103,7 @@ def headers(error: HaptaError) -> Headers:
     # Set and empty says: none. A failed client at a token endpoint is no bearer of a token (RFC 6749, section 5.2).
     if error.wire_headers or "wire_headers" in vars(error):
         return tuple([(name.encode(), value.encode("latin-1", "replace")) for name, value in error.wire_headers])
-    if isinstance(error, TooMany | Unavailable):
+    if isinstance(error, TooMany | Unavailable | BadGateway):
         return ((b"retry-after", str(max(1, math.ceil(error.retry_after_seconds))).encode()),)
     if isinstance(error, InvalidToken):
         return ((b"www-authenticate", b'Bearer error="invalid_token"'),)
@@ -280,6 +284,8 @@ def _render_pocketbase(error: HaptaError, status: int, correlation_id: str, now_
         for issue in error.issues:
             code = "validation_required" if issue.message == "Required" else "validation_invalid_value"
             data.setdefault(dotted(issue.path), {"code": code, "message": issue.message})
+    elif status != 500:
+        data = dict(error.details)
     message = error.message
     if status == 500:
         message = "Something went wrong while processing your request."

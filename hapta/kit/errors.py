@@ -13,7 +13,9 @@
     ├── TooLarge            past a limit of size or quota
     ├── UnsupportedMedia    a content type or encoding we do not read
     ├── TooMany             past a limit of rate; carries `retry_after_seconds`
-    └── Unavailable         not now: a part is away or full; carries `retry_after_seconds`
+    ├── Unavailable         not now: a part is away or full; carries `retry_after_seconds`
+    ├── BadGateway          a server behind this one went away within its answer, or answered what cannot be read
+    └── GatewayTimeout      a server behind this one did not answer in time
 
 A feature subclasses these in its own `errors.py` and sets `code` and `message`. `code` is stable and machine-readable;
 `message` is a sentence for people and never holds a secret; `details` are further public members of the error body.
@@ -157,3 +159,21 @@ class Unavailable(HaptaError):
     def __init__(self, message: str | None = None, *, retry_after_seconds: float = 1.0, **details: object) -> None:
         super().__init__(message, **details)
         self.retry_after_seconds = retry_after_seconds
+
+
+class BadGateway(HaptaError):
+    """A server behind this one failed within its answer. Whether it did what was asked is not known."""
+
+    code = "bad_gateway"
+    message = "The server behind this one did not answer properly"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float = 1.0, **details: object) -> None:
+        super().__init__(message, **details)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class GatewayTimeout(HaptaError):
+    """A server behind this one was silent for too long. Whether it did what was asked is not known."""
+
+    code = "gateway_timeout"
+    message = "The server behind this one did not answer in time"

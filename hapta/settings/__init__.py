@@ -1,5 +1,6 @@
 """All settings of a server: `load()` reads them once at start, and everything below gets its own section handed down."""
 
+from hapta.settings.gateway import GatewaySettings
 from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.loading import (
     CONFIG_ENV,
@@ -21,7 +22,6 @@ from hapta.settings.sections import (
     BusSettings,
     DatabaseSettings,
     DataSettings,
-    GatewaySettings,
     LogSettings,
     RateLimitSettings,
     ServerSettings,

@@ -1,4 +1,4 @@
-"""The sections of the settings tree that every feature shares: server, data, database, bus, sync, limits, log, gateway."""
+"""The sections of the settings tree that every feature shares: server, data, database, bus, sync, limits, log."""
 
 from __future__ import annotations
 
@@ -195,24 +195,3 @@ class LogSettings:
     level: Literal["debug", "info", "warning", "error"] = setting("info", "The least level that is written.")
     format: Literal["json", "console"] = setting("json", "`json`: an object a line. `console`: for people.")
     access: bool = setting(True, "One line for each request.")
-
-
-@dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """Known, checked and not used yet: names under which the gateway for PocketBase will be configured. It is not part of
-    this release, so none of them changes anything, with the one exception that `ssl_enabled` says."""
-
-    db_url: str = setting("", "Address of PocketBase. Not used yet.", env=("DB_URL", "DatabaseURL"), hidden="password")
-    admin_email: str = setting("", "PocketBase's superuser. Not used yet.", env=("ADMIN_EMAIL", "AdminEmail"))
-    admin_password: str = setting(
-        "", "Password of the superuser. Not used yet.", env=("ADMIN_PASSWORD", "AdminPassword"), hidden="all"
-    )
-    admin_key: str = setting(
-        "", "Key of the gateway's operators. Not used yet.", env=("HAPTA_ADMIN_KEY",), hidden="all"
-    )
-    ssl_enabled: bool = setting(
-        False,
-        "An older name's wish for TLS: with `true` the server refuses to start without `server.tls_cert`, instead of"
-        " serving in clear.",
-        env=("SSL_ENABLED",),
-    )

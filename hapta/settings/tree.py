@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hapta.settings.gateway import GatewaySettings
 from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.oauth import OAuthSettings
 from hapta.settings.sections import (
     BusSettings,
     DatabaseSettings,
     DataSettings,
-    GatewaySettings,
     LogSettings,
     RateLimitSettings,
     ServerSettings,

@@ -63,6 +63,8 @@ def test_every_class_of_the_tree_has_a_status_of_its_own_or_of_its_ancestor() ->
         "UnsupportedMedia": 415,
         "TooMany": 429,
         "Unavailable": 503,
+        "BadGateway": 502,
+        "GatewayTimeout": 504,
     }
     assert status_of(KeyTaken) == 409
     assert status_of(HaptaError) == 500

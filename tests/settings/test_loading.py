@@ -111,6 +111,8 @@ def test_every_setting_can_be_set_by_its_own_environment_name(tmp_path: Path) ->
         default = spec.default
         if isinstance(default, bool):
             text = "false" if default else "true"
+        elif spec.path == "gateway.cache_identity_share":
+            text = "0.5"
         elif isinstance(default, int | float):
             # One more than the default is inside every setting's limits, apart from these, whose default is the most there is.
             least = spec.path in ("otp.email_life_seconds", "otp.phone_life_seconds")
