@@ -41,6 +41,7 @@ from hapta.identity.passwords import Passwords
 from hapta.identity.service import AccountService
 from hapta.identity.sessions import SessionService
 from hapta.kit.access import UserId, Verifier
+from hapta.kit.background import ended
 from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
@@ -287,7 +288,7 @@ def _jobs(services: Services) -> dict[str, Job]:
 def start_jobs(stack: AsyncExitStack, jobs: Mapping[str, Job]) -> None:
     """Runs jobs until the stack is closed."""
     for name, work in jobs.items():
-        stack.push_async_callback(_stopped, asyncio.create_task(_run(work), name=name))
+        stack.push_async_callback(ended, asyncio.create_task(_run(work), name=name))
 
 
 async def _run(job: Job) -> None:
@@ -310,11 +311,6 @@ def identity_endpoints(settings: Settings, identity: Identity, oauth: OAuth | No
         *identity.pages(pages, apps=None if oauth is None else PageApps(oauth.consents)),
         *(() if oauth is None else oauth.endpoints(pages)),
     ]
-
-
-async def _stopped(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait((task,))
 
 
 def open_limiter(settings: Settings, clock: Clock) -> Limiter:

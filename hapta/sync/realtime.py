@@ -18,6 +18,7 @@ import structlog
 from hapta.bus.bus import Bus
 from hapta.db.database import Database, ReadTx
 from hapta.kit.access import Caller, Verifier
+from hapta.kit.background import ended
 from hapta.kit.clock import Clock
 from hapta.kit.errors import HaptaError, Unavailable
 from hapta.sync import store
@@ -101,10 +102,7 @@ class Hub:
         self.stop_waiting()
         if self._unsubscribe is not None:
             self._unsubscribe()
-        for task in (self._ticker, self._rechecking):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait((task,))
+        await ended(self._ticker, self._rechecking)
         for connection in self._all_connections():
             connection.end(1012, "server is stopping")
 

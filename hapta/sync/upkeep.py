@@ -7,14 +7,13 @@ it takes two snapshots, and every device's acknowledgement or a long time.
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
 import structlog
 
 from hapta.db.database import Database, WriteTx
+from hapta.kit.background import Routine
 from hapta.kit.clock import Clock
-from hapta.kit.errors import Unavailable
 from hapta.settings import SyncSettings
 from hapta.sync import cleanup, records, store
 from hapta.sync.keys import REPLACED_READABLE_MS
@@ -45,29 +44,19 @@ class Upkeep:
         self._db = db
         self._clock = clock
         self._settings = settings
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Routine("upkeep", self._round, EVERY_SECONDS)
 
     def start(self) -> None:
         """Runs rounds from now on until `close`."""
-        self._task = asyncio.get_running_loop().create_task(self._rounds())
+        self._rounds.start()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait((self._task,))
+        await self._rounds.stop()
 
-    async def _rounds(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            try:
-                done = await self.run()
-            except Unavailable:
-                continue  # the next round goes on where this one stopped
-            except Exception:  # boundary: the server runs on, so the next rounds must come, and this must be heard of
-                _log.exception("upkeep failed and will be tried again")
-                continue
-            if any(done):
-                _log.info("upkeep", **done._asdict())
+    async def _round(self) -> None:
+        done = await self.run()
+        if any(done):
+            _log.info("upkeep", **done._asdict())
 
     async def run(self) -> UpkeepDone:
         """One round, to its end."""

@@ -177,6 +177,48 @@ async def test_the_dispatcher_is_woken_by_a_commit(house: MessageHouse, provider
     assert len(provider.taken) == 1
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_closing_ends_the_dispatcher_also_in_the_moment_in_which_it_is_woken(
+    house: MessageHouse, provider: Provider, turns: int
+) -> None:
+    house.outbox.start()
+    await put(house)
+    house.outbox.wake()
+    await provider.got_one.wait()
+    while await house.outbox.waiting():
+        pass
+    house.outbox.wake()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(30):  # a bound for what would take for ever
+        await house.outbox.close()
+
+
+async def test_an_error_beside_other_messages_leaves_none_of_them_running(
+    house: MessageHouse, provider: Provider
+) -> None:
+    """The bookkeeping of one fails while another one is still on its way."""
+    going_out, may_go, arrived = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(variables: Mapping[str, str]) -> None:
+        going_out.set()
+        await may_go.wait()
+        arrived.set()
+
+    async def lost(variables: Mapping[str, str]) -> None:
+        await going_out.wait()
+        await house.db.write(lambda tx: tx.execute("ALTER TABLE auth_outbox RENAME TO auth_outbox_away"))
+
+    house.outbox.handle("slow", slow)
+    house.outbox.handle("lost", lost)
+    await house.db.write(lambda tx: house.outbox.defer(tx, "slow", {}))
+    await house.db.write(lambda tx: house.outbox.defer(tx, "lost", {}))
+    asyncio.get_running_loop().call_later(0.2, may_go.set)
+    with pytest.raises(Exception, match="auth_outbox"):
+        await house.outbox.run()
+    assert arrived.is_set()
+
+
 async def test_a_deferred_task_runs_after_the_commit_and_again_when_it_failed(
     house: MessageHouse, clock: FakeClock
 ) -> None:

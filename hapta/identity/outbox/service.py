@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 
 import msgspec
 import structlog
@@ -17,6 +16,7 @@ from hapta.db.database import Database, WriteTx
 from hapta.identity.messages import Notice
 from hapta.identity.outbox import store
 from hapta.identity.outbox.templates import Templates
+from hapta.kit.background import Routine
 from hapta.kit.clock import Clock
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids
@@ -69,8 +69,7 @@ class OutboxService:
         self._senders = senders
         self._templates = templates
         self._tasks: dict[str, Task] = {}
-        self._woken = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        self._rounds = Routine("outbox", self.run, POLL_SECONDS, at_once=True)
 
     # --- taking in ---
 
@@ -109,7 +108,7 @@ class OutboxService:
 
     def wake(self) -> None:
         """Something was committed: look now. May be called whether or not anything was."""
-        self._woken.set()
+        self._rounds.wake()
 
     async def _insert(
         self, tx: WriteTx, kind: str, name: str, locale: str, content: _Content, keep_seconds: float | None
@@ -125,13 +124,11 @@ class OutboxService:
 
     def start(self) -> None:
         """Works in the background until `close`."""
-        self._running = asyncio.get_running_loop().create_task(self._rounds(), name="outbox")
+        self._rounds.start()
 
     async def close(self) -> None:
         """Stops; what is under way is claimed again later, by whoever runs then. Closes the senders."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait((self._running,))
+        await self._rounds.stop()
         for sender in {id(sender): sender for sender in self._senders.values()}.values():
             await sender.close()
 
@@ -144,26 +141,16 @@ class OutboxService:
         total = 0
         while rows := await self._claim():
             total += len(rows)
-            # Several at once, since a slow provider must not keep the others waiting.
-            await asyncio.gather(*[self._work_on(row) for row in rows])
+            # Several at once, since a slow provider must not keep the others waiting; and none is left behind by an error.
+            for error in await asyncio.gather(*[self._work_on(row) for row in rows], return_exceptions=True):
+                if error is not None:
+                    raise error
         return total
 
     async def sweep(self) -> int:
         """Removes rows that were done a week ago; the number of them."""
         before = self._clock.now_ms() - KEEP_DONE_MS
         return await self._db.write(lambda tx: store.remove_done(tx, before=before, limit=500))
-
-    async def _rounds(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self.run()
-            except Unavailable:
-                pass  # the database is away: the next round finds everything where it was
-            except Exception:  # boundary: the next rounds must come, and this must be heard of
-                _log.exception("the outbox failed and will go on")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
 
     async def _claim(self) -> list[store.Claimed]:
         now = self._clock.now_ms()
