@@ -11,7 +11,6 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 import structlog
@@ -22,6 +21,7 @@ from redis.exceptions import RedisError
 
 from hapta.bus.bus import Bus, Gap, Receive
 from hapta.bus.subscribers import Subscribers
+from hapta.kit.background import ended
 from hapta.kit.errors import Unavailable
 
 HEALTH_SECONDS = 1.0
@@ -101,11 +101,7 @@ class RedisBus(Bus):
             raise Unavailable from error
 
     async def close(self) -> None:
-        for task in (self._listener, self._commander, self._sender):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await ended(self._listener, self._commander, self._sender)
         await self._client.aclose()
 
     async def wait_connected(self, timeout_seconds: float) -> None:

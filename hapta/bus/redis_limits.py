@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from math import floor
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
+from hapta.kit.background import ended
 from hapta.kit.clock import Clock
 from hapta.kit.ratelimit import Decision, MemoryLimiter, Rate
 
@@ -120,11 +120,7 @@ class RedisLimiter:
         return self._ask(key, rate, cost, lease, now)
 
     async def close(self) -> None:
-        for task in (self._sender, self._recovery):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await ended(self._sender, self._recovery)
         self._limit_alone(self._waiting)
         self._waiting = []
         await self._client.aclose()

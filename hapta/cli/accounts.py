@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hapta.cli.context import opened
+from hapta.cli.context import auth_opened, opened
 from hapta.settings import Settings, with_secret
 
 if TYPE_CHECKING:
@@ -39,21 +39,14 @@ async def administration(settings: Settings, *, create: bool = False) -> AsyncGe
     """
     from hapta.app import open_services
     from hapta.bus.memory import MemoryBus
-    from hapta.db import migrate
-    from hapta.db.connect import connect_auth
 
-    async with opened(settings, create=create) as to:
+    async with opened(settings, create=create) as to, auth_opened(to) as auth_db:
         settings, _ = with_secret(settings)
         bus = MemoryBus()
-        auth_db = await connect_auth(settings.database, to.db, settings.data.dir, to.clock)
         try:
-            if auth_db is not to.db and settings.database.auto_migrate:
-                await migrate.migrate(auth_db, to.clock)
             async with open_services(
                 settings, to.db, bus, to.clock, to.ids, auth_db=auth_db, run_upkeep=False
             ) as services:
                 yield Administration(to.db, services.identity.admin, services.sync.service)
         finally:
             await bus.close()
-            if auth_db is not to.db:
-                await auth_db.close()

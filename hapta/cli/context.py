@@ -82,15 +82,9 @@ async def opened(settings: Settings, *, create: bool = False) -> AsyncGenerator[
         MigrationError: the schema is newer than this release.
         Unavailable: the database cannot be reached.
     """
-    from hapta.db import migrate
-
-    clock = SystemClock()
     async with connected(settings, create=create) as db:
-        if settings.database.auto_migrate:
-            await migrate.migrate(db, clock)
-        elif missing := await migrate.pending(db):
-            raise CommandError(f"The database lacks {len(missing)} migration(s): run hapta migrate")
-        yield Opened(settings, db, clock, RandomIds())
+        await _migrated(db, settings)
+        yield Opened(settings, db, SystemClock(), RandomIds())
 
 
 @asynccontextmanager
@@ -106,6 +100,34 @@ async def connected(settings: Settings, *, create: bool = False) -> AsyncGenerat
         yield db
     finally:
         await db.close()
+
+
+@asynccontextmanager
+async def auth_opened(to: Opened) -> AsyncGenerator[Database]:
+    """The database of the auth side beside that of people, or the same one, with its schema up to date.
+
+    Raises:
+        CommandError, MigrationError, Unavailable: as `opened`.
+    """
+    from hapta.db.connect import connect_auth
+
+    db = await connect_auth(to.settings.database, to.db, to.settings.data.dir, to.clock)
+    try:
+        if db is not to.db:
+            await _migrated(db, to.settings)
+        yield db
+    finally:
+        if db is not to.db:
+            await db.close()
+
+
+async def _migrated(db: Database, settings: Settings) -> None:
+    from hapta.db import migrate
+
+    if settings.database.auto_migrate:
+        await migrate.migrate(db, SystemClock())
+    elif missing := await migrate.pending(db):
+        raise CommandError(f"The database lacks {len(missing)} migration(s): run hapta migrate")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -255,7 +255,8 @@ class _Test:
         while not self._pushing_done.is_set():
             if not await self._page(client, view, chance):
                 with contextlib.suppress(TimeoutError):  # nothing new: look again in a moment
-                    await asyncio.wait_for(self._pushing_done.wait(), 0.02)
+                    async with asyncio.timeout(0.02):
+                        await self._pushing_done.wait()
         await self._catch_up(client, view, chance)
 
     async def _catch_up(self, client: _Client, view: _View, chance: random.Random) -> None:

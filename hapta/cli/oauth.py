@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hapta.cli.context import opened
+from hapta.cli.context import auth_opened, opened
 from hapta.settings import Settings, with_secret
 
 if TYPE_CHECKING:
@@ -39,14 +39,9 @@ async def oauth_services(settings: Settings, *, create: bool = False) -> AsyncGe
         create: whether a SQLite database that is not there yet is made.
     """
     from hapta.bus.memory import MemoryBus
-    from hapta.db import migrate
-    from hapta.db.connect import connect_auth
-    from hapta.identity.audit.chain import AuditKeys
-    from hapta.identity.audit.service import AuditLog
-    from hapta.identity.event_log import EventRecorder
+    from hapta.identity.event_log import open_event_log
     from hapta.identity.marks import Marks
     from hapta.identity.token_cache import TokenCache
-    from hapta.identity.webhooks.queue import WebhookQueue
     from hapta.kit.access import UserId
     from hapta.oauth.clients.directory import ClientDirectory
     from hapta.oauth.clients.service import Clients
@@ -56,23 +51,12 @@ async def oauth_services(settings: Settings, *, create: bool = False) -> AsyncGe
     from hapta.oauth.registration.service import Registration
     from hapta.oauth.scopes import Scopes
 
-    async with opened(settings, create=create) as to:
+    async with opened(settings, create=create) as to, auth_opened(to) as db:
         settings, _ = with_secret(settings)
         clock, ids, oauth, secret = to.clock, to.ids, settings.oauth, settings.identity.jwt_secret
-        db, bus = await connect_auth(settings.database, to.db, settings.data.dir, clock), MemoryBus()
+        bus = MemoryBus()
         try:
-            if db is not to.db and settings.database.auto_migrate:
-                await migrate.migrate(db, clock)
-            audit = AuditLog(
-                db,
-                clock,
-                ids,
-                AuditKeys(secret),
-                secret,
-                addresses=settings.identity.audit_addresses,
-                keep_days=settings.identity.audit_keep_days,
-            )
-            events = EventRecorder(audit, WebhookQueue(db, clock, ids))
+            events = open_event_log(db, clock, ids, settings.identity)
             marks = Marks(db, clock, ids, TokenCache(clock, 1))
 
             async def end_tokens(tx: WriteTx, client_id: str) -> list[Revocation]:
@@ -86,5 +70,3 @@ async def oauth_services(settings: Settings, *, create: bool = False) -> AsyncGe
             yield OAuthServices(clients, Registration(clock, ids, clients, oauth), keys)
         finally:
             await bus.close()
-            if db is not to.db:
-                await db.close()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 
-import structlog
-
-from hapta.db.database import WriteTx
+from hapta.db.database import Database, WriteTx
+from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.service import AuditLog
 from hapta.identity.events import Event
 from hapta.identity.webhooks.queue import WebhookQueue
-
-SWEEP_SECONDS = 3_600.0
-
-_log = structlog.get_logger("hapta.identity.audit")
+from hapta.kit.clock import Clock
+from hapta.kit.ids import Ids
+from hapta.settings import IdentitySettings
 
 
 class EventRecorder:
@@ -23,30 +21,31 @@ class EventRecorder:
     """
 
     def __init__(self, audit: AuditLog, webhooks: WebhookQueue) -> None:
-        self._audit = audit
-        self._webhooks = webhooks
+        self.audit = audit
+        self.webhooks = webhooks
 
     async def record(self, tx: WriteTx, event: Event) -> None:
         """Writes the event inside the transaction of what it tells of; awaits nothing but `tx`."""
-        await self._webhooks.put(tx, await self._audit.append(tx, event))
+        await self.webhooks.put(tx, await self.audit.append(tx, event))
 
 
-class AuditSweeper:
-    """Removes old days of the audit log: `run` until cancelled."""
+def open_event_log(
+    db: Database, clock: Clock, ids: Ids, settings: IdentitySettings, former_keys: Sequence[str] = ()
+) -> EventRecorder:
+    """The audit log and the queue of webhooks as the settings want them.
 
-    def __init__(self, audit: AuditLog, every_seconds: float = SWEEP_SECONDS) -> None:
-        self._audit = audit
-        self._every_seconds = every_seconds
-
-    async def run(self) -> None:
-        """Sweeps each hour. Several workers may do so at once."""
-        while True:
-            await asyncio.sleep(self._every_seconds)
-            try:
-                removed = await self._audit.sweep()
-            except Exception:
-                # A boundary: the server runs on, so the next sweep must come, and this must be heard of.
-                _log.exception("old audit events could not be swept; this will be tried again")
-                continue
-            if removed:
-                _log.info("old audit events were swept", events=removed)
+    Args:
+        db: of the auth side.
+        former_keys: public keys (hex) with which the audit log was signed earlier.
+    """
+    secret = settings.jwt_secret
+    audit = AuditLog(
+        db,
+        clock,
+        ids,
+        AuditKeys(secret, former_keys),
+        secret,
+        addresses=settings.audit_addresses,
+        keep_days=settings.audit_keep_days,
+    )
+    return EventRecorder(audit, WebhookQueue(db, clock, ids))

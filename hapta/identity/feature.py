@@ -5,13 +5,10 @@ Who needs whom is said here once. Everything but people lives in the database of
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
-
-import structlog
 
 from hapta.bus.bus import Bus
 from hapta.db.database import Database, WriteTx
@@ -19,12 +16,12 @@ from hapta.http.api import Endpoint
 from hapta.http.fetch import FetchError, GuardedFetch
 from hapta.http.pages import Pages
 from hapta.identity.activity import AccountActivity
-from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.routes import routes as audit_routes
 from hapta.identity.audit.service import AuditLog
 from hapta.identity.browser import BrowserSessions, is_loopback
 from hapta.identity.core import AuthCore, Core, build_auth_core, build_core
-from hapta.identity.event_log import AuditSweeper, EventRecorder
+from hapta.identity.csrf import origin_of
+from hapta.identity.event_log import EventRecorder, open_event_log
 from hapta.identity.factors.pages import FactorPages
 from hapta.identity.factors.passkeys import PasskeyService
 from hapta.identity.factors.routes import routes as factor_routes
@@ -49,16 +46,16 @@ from hapta.identity.recovery.routes import routes as recovery_routes
 from hapta.identity.recovery.service import RecoveryService
 from hapta.identity.session_tokens import SessionTokens
 from hapta.identity.throttle.service import Throttle
+from hapta.identity.unproved import Forget
 from hapta.identity.upstream.feature import Upstream, open_upstream
-from hapta.identity.upstream.service import Forget
 from hapta.identity.v1.routes import routes as v1_routes
 from hapta.identity.v1.service import SelfService
 from hapta.identity.webhooks.deliverer import Deliverer
-from hapta.identity.webhooks.queue import WebhookQueue
 from hapta.identity.webhooks.routes import routes as webhook_routes
 from hapta.identity.webhooks.sealing import WebhookSecrets
 from hapta.identity.webhooks.service import WebhookService
 from hapta.kit.access import UserId
+from hapta.kit.background import Routine, Work, in_turn
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.kit.ratelimit import Limiter, Rate
@@ -68,9 +65,8 @@ from hapta.mail.connect import senders
 from hapta.settings import Settings
 
 SWEEP_SECONDS = 600.0
+AUDIT_SWEEP_SECONDS = 3_600.0
 TEMPLATE_FOLDERS = (("hapta.identity", "templates"),)
-
-_log = structlog.get_logger("hapta.identity")
 
 Job = Callable[[], Awaitable[object]]
 
@@ -81,6 +77,7 @@ class Identity:
 
     Args:
         jobs: loops to run until cancelled, by name.
+        clean_up: removes what is over, once; one of the jobs does it again and again.
     """
 
     core: AuthCore
@@ -102,6 +99,7 @@ class Identity:
     fetch: GuardedFetch
     sealer: Sealer
     jobs: Mapping[str, Job]
+    clean_up: Work
 
     @property
     def whole(self) -> Core:
@@ -180,17 +178,8 @@ async def open_identity(
     own, secret, public_url = settings.identity, settings.identity.jwt_secret, settings.server.public_address
     production = settings.server.environment == "production"
     sealer = Sealer.of(derive_key(secret, "data-seal"))
-    queue = WebhookQueue(auth_db, clock, ids)
-    audit = AuditLog(
-        auth_db,
-        clock,
-        ids,
-        AuditKeys(secret),
-        secret,
-        addresses=own.audit_addresses,
-        keep_days=own.audit_keep_days,
-    )
-    events = EventRecorder(audit, queue)
+    events = open_event_log(auth_db, clock, ids, own)
+    audit, queue = events.audit, events.webhooks
     attempts = Rate.parse(settings.ratelimit.auth)
     core: AuthCore
     if people is None:
@@ -313,7 +302,7 @@ async def open_identity(
         outbox,
         rp_id=host,
         rp_name=own.product_name,
-        origins=[_origin_of(public_url)],
+        origins=[origin_of(public_url) or public_url],
         on_changed=on_factors_changed,
     )
     links = LinkService(auth_db, clock, events)
@@ -367,23 +356,22 @@ async def open_identity(
 
     sessions.on_change(forget)
 
-    async def sweep() -> None:
-        for one in (
-            codes.sweep,
-            recovery.sweep,
-            throttle.sweep,
-            outbox.sweep,
-            passkeys.sweep,
-            keys.sweep,
-            upstream.sweep,
-        ):
-            await one()
-
+    clean_up = in_turn(
+        {
+            "codes": codes.sweep,
+            "recoveries": recovery.sweep,
+            "throttle": throttle.sweep,
+            "outbox": outbox.sweep,
+            "passkeys": passkeys.sweep,
+            "key logins": keys.sweep,
+            "upstream logins": upstream.sweep,
+        }
+    )
     jobs: dict[str, Job] = {
         "revocations": core.watch.run,
         "webhooks": deliverer.run,
-        "audit": AuditSweeper(audit).run,
-        "identity clean-up": lambda: forever(sweep, SWEEP_SECONDS, "identity clean-up"),
+        "audit": Routine("clean-up of the audit log", audit.sweep, AUDIT_SWEEP_SECONDS).run,
+        "identity clean-up": Routine("identity clean-up", clean_up, SWEEP_SECONDS).run,
     }
     if isinstance(core, Core):
         jobs["changes of people"] = core.people.run
@@ -407,23 +395,13 @@ async def open_identity(
         fetch,
         sealer,
         jobs,
+        clean_up,
     )
     try:
         yield identity
     finally:
         await outbox.close()
         await core.close()
-
-
-async def forever(work: Job, every_seconds: float, name: str) -> None:
-    """Does a piece of work again and again, until cancelled."""
-    while True:
-        await asyncio.sleep(every_seconds)
-        try:
-            await work()
-        except Exception:
-            # A boundary: a job must outlive whatever befalls the database.
-            _log.exception("background work failed and will be tried again", work=name)
 
 
 def _post(fetch: GuardedFetch) -> Callable[[str, Mapping[str, str], bytes], Awaitable[int]]:
@@ -434,8 +412,3 @@ def _post(fetch: GuardedFetch) -> Callable[[str, Mapping[str, str], bytes], Awai
             raise OSError(str(error)) from error
 
     return post
-
-
-def _origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

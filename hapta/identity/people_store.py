@@ -6,11 +6,8 @@ row goes. Whatever a crash leaves between the two is taken in by `catch_up`: at 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-
-import structlog
 
 from hapta.db.database import Database, UniqueViolation, WriteTx
 from hapta.identity import person_store as sql
@@ -39,6 +36,7 @@ from hapta.identity.password_policy import (
 from hapta.identity.passwords import Passwords
 from hapta.identity.people import NOBODY, TakeIn
 from hapta.kit.access import UserId
+from hapta.kit.background import Routine
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, Issue, TooMany, Unavailable, ValidationFailed
 from hapta.kit.ids import Ids
@@ -51,8 +49,6 @@ UNDER_WAY_MS = 1_000
 
 RewrapVaultKeys = Callable[[WriteTx, UserId, Sequence[RewrappedKey]], Awaitable[None]]
 OnPersonDeleted = Callable[[WriteTx, UserId], Awaitable[None]]
-
-_log = structlog.get_logger("hapta.identity")
 
 
 class LocalIdentityStore:
@@ -281,12 +277,7 @@ class LocalIdentityStore:
 
     async def run(self) -> None:
         """Catches up each second, until cancelled."""
-        while True:
-            try:
-                await self.catch_up()
-            except Unavailable:
-                _log.warning("changes of people wait for the auth side")
-            await asyncio.sleep(CATCH_UP_SECONDS)
+        await Routine("changes of people", self.catch_up, CATCH_UP_SECONDS, at_once=True).run()
 
     # --- parts ---
 

@@ -6,8 +6,7 @@ which committed late is not skipped. While that cannot be read, no cached token 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -18,6 +17,7 @@ from hapta.identity import session_store as store
 from hapta.identity.models import Revocation
 from hapta.identity.session_tokens import OVERLAP_MS
 from hapta.identity.sessions import CHANNEL, SessionService
+from hapta.kit.background import Routine, in_turn, run_all
 from hapta.kit.clock import Clock
 
 POLL_SECONDS = 1.0
@@ -30,7 +30,8 @@ _log = structlog.get_logger("hapta.identity")
 
 
 class RevocationWatch:
-    """The background work of sessions in one worker: `open`, `run` until cancelled, `close`.
+    """The background work of sessions in one worker: `open`, `run` until cancelled, `close`. It fails safe: nothing that was
+    cached is believed without polls.
 
     Args:
         poll_seconds: the pause between two polls; more than `TRUST_SECONDS` would leave the cache unused.
@@ -43,9 +44,14 @@ class RevocationWatch:
         self._db = db
         self._bus = bus
         self._clock = clock
-        self._poll_seconds = poll_seconds
         self._polled_at: int | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self._routines = [
+            Routine("revocations", self.poll_once, poll_seconds),
+            Routine("last uses of sessions", sessions.flush_seen, FLUSH_SECONDS),
+            Routine("successors of session keys", sessions.erase_successors, OVERLAP_MS / 1000),
+            Routine("clean-up of sessions", in_turn(sessions.sweeps()), SWEEP_SECONDS),
+        ]
 
     async def open(self) -> None:
         """Listens to the bus and reads the table once, after which cached tokens count."""
@@ -55,11 +61,7 @@ class RevocationWatch:
 
     async def run(self) -> None:
         """Polls, writes down last uses and sweeps, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_forever(self.poll_once, self._poll_seconds))
-            tasks.create_task(_forever(self._sessions.flush_seen, FLUSH_SECONDS))
-            tasks.create_task(_forever(self._sessions.erase_successors, OVERLAP_MS / 1000))
-            tasks.create_task(_forever(self._sessions.sweep, SWEEP_SECONDS))
+        await run_all(self._routines)
 
     async def close(self) -> None:
         """Stops listening."""
@@ -93,16 +95,3 @@ class RevocationWatch:
             return
         for revocation in revocations:
             self._sessions.apply(revocation)
-
-
-async def _forever(work: Callable[[], Awaitable[object]], every_seconds: float) -> None:
-    while True:
-        await asyncio.sleep(every_seconds)
-        try:
-            await work()
-        except Exception:
-            # A boundary: this loop must outlive whatever befalls the database. It fails safe, since nothing cached is
-            # believed without polls.
-            _log.exception(
-                "background work of sessions failed and will be tried again", work=getattr(work, "__name__", "")
-            )

@@ -13,6 +13,7 @@ from hapta.identity.errors import (
     WrongPassword,
 )
 from hapta.identity.models import Origin, Person, RewrappedKey, Session
+from hapta.identity.policy import origin
 from hapta.identity.schemas import (
     ChangePasswordRequest,
     DeleteAccountRequest,
@@ -36,7 +37,6 @@ from hapta.kit.access import PUBLIC, SESSION, Caller
 from hapta.kit.clock import iso_ms
 from hapta.kit.errors import TooMany
 
-MAX_USER_AGENT_CHARACTERS = 256
 MAX_BODY_BYTES = 256 * 1024
 """A change of the password carries all wrapped vault keys; nothing else comes near it."""
 
@@ -128,20 +128,20 @@ class AccountApi:
             body.new_password,
             auth_salt=body.auth_salt,
             vault_keys=[_rewrapped(key) for key in body.vault_keys or ()],
-            origin=origin_of(request),
+            origin=origin(request),
         )
         return TokenAnswer(message="Password changed successfully", token=token)
 
     async def logout(self, request: Request, caller: Caller) -> MessageAnswer:
-        await self._accounts.logout(caller, origin_of(request))
+        await self._accounts.logout(caller, origin(request))
         return MessageAnswer(message="Logged out successfully")
 
     async def logout_all(self, request: Request, caller: Caller) -> MessageAnswer:
-        await self._accounts.logout_all(caller, origin_of(request))
+        await self._accounts.logout_all(caller, origin(request))
         return MessageAnswer(message="Logged out everywhere")
 
     async def delete_account(self, request: Request, caller: Caller, body: DeleteAccountRequest) -> MessageAnswer:
-        await self._accounts.delete(caller, body.password, origin_of(request))
+        await self._accounts.delete(caller, body.password, origin(request))
         return MessageAnswer(message="Account deleted successfully")
 
     async def list_sessions(self, caller: Caller) -> SessionsAnswer:
@@ -149,24 +149,12 @@ class AccountApi:
         return SessionsAnswer(sessions=[_session(session, caller) for session in sessions])
 
     async def end_session(self, request: Request, caller: Caller, sessionId: str) -> SessionEndedAnswer:
-        await self._accounts.end_session(caller, sessionId, origin_of(request))
+        await self._accounts.end_session(caller, sessionId, origin(request))
         return SessionEndedAnswer(message="Session ended", session_id=sessionId)
 
 
-def origin_of(request: Request, device_id: str | None = None, device_label: str | None = None) -> Origin:
-    """Where a request comes from, as far as the edge and its own words say."""
-    user_agent = request.header("user-agent")
-    return Origin(
-        device_id,
-        device_label,
-        user_agent and user_agent[:MAX_USER_AGENT_CHARACTERS],
-        request.client_address,
-        request.request_id,
-    )
-
-
 def _origin(request: Request, body: RegisterRequest | LoginRequest) -> Origin:
-    return origin_of(request, body.device_id, body.device_label)
+    return origin(request, device_id=body.device_id, device_label=body.device_label)
 
 
 def _user(person: Person) -> UserAnswer:

@@ -19,12 +19,13 @@ from hapta.db.database import Database, WriteTx
 from hapta.identity import session_store as store
 from hapta.identity.amr import combined
 from hapta.identity.events import Event, EventLog
-from hapta.identity.marks import KEEP_MARKS_MS, Marks
+from hapta.identity.marks import Marks
 from hapta.identity.models import Change, Lifetime, Origin, Person, Revocation, Session, SessionState, SignedIn, Started
 from hapta.identity.people import IdentityStore
 from hapta.identity.session_changes import END_REASONS, GONE_VERSION, event_of
 from hapta.identity.session_keys import BadKey, SessionKey, SessionKeys, key_hash, open_successor, seal_successor
 from hapta.identity.session_rolls import SessionRolls
+from hapta.identity.session_sweeps import SessionSweeps
 from hapta.identity.session_tokens import OVERLAP_MS, SessionTokens, coarse_address
 from hapta.identity.token_cache import RECHECK_SECONDS, Presented, TokenCache
 from hapta.kit.access import Caller, SessionId, UserId
@@ -35,8 +36,6 @@ from hapta.settings import IdentitySettings
 
 CHANNEL = "identity.revoked"
 TOUCH_MS = 60_000
-SWEEP_BATCH = 500
-KEEP_ENDED_MS = 86_400_000
 KEEP_SPENT_MS = 86_400_000
 UNKNOWN_ORIGIN = Origin()
 
@@ -84,6 +83,8 @@ class SessionService:
         self._rolls = SessionRolls(settings)
         self.cache = TokenCache(clock, max_cached)
         self.marks = Marks(db, clock, ids, self.cache)
+        sweeps = SessionSweeps(db, clock, self.marks)
+        self.sweep, self.sweeps, self.erase_successors = sweeps.sweep, sweeps.sweeps, sweeps.erase_successors
         self._lookups: dict[Presented, asyncio.Task[Caller]] = {}
         self._applied: dict[str, int] = {}
         self._seen: dict[tuple[str, str], int] = {}
@@ -556,25 +557,6 @@ class SessionService:
         except Unavailable:
             self._seen = {**seen, **self._seen}
             raise
-
-    async def erase_successors(self) -> int:
-        """Forgets the sealed keys of rolls whose overlap is over; how many."""
-        before = self._clock.now_ms() - OVERLAP_MS
-        return await self._swept(lambda tx: store.erase_successors(tx, before, SWEEP_BATCH))
-
-    async def sweep(self) -> int:
-        """Removes sessions that ended a day ago, old revocations and what was used up, in small batches; how many rows."""
-        now = self._clock.now_ms()
-        self.marks.forget()
-        removed = await self._swept(lambda tx: store.sweep_sessions(tx, now - KEEP_ENDED_MS, SWEEP_BATCH))
-        removed += await self._swept(lambda tx: store.sweep_revocations(tx, now - KEEP_MARKS_MS, SWEEP_BATCH))
-        return removed + await self._swept(lambda tx: store.sweep_spent(tx, now, SWEEP_BATCH))
-
-    async def _swept(self, sweep: Callable[[WriteTx], Awaitable[int]]) -> int:
-        removed = 0
-        while count := await self._db.write(sweep):
-            removed += count
-        return removed
 
     async def close(self) -> None:
         """Ends look-ups that nobody waits for any more and writes down what was seen, if the database is there."""

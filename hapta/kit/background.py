@@ -26,14 +26,14 @@ class Routine:
     Args:
         name: of the work, in the log and of the task.
         work: one turn. What it raises is logged; `Unavailable`, which says that something is away, once for each time.
-        every_seconds: from the end of a turn to the next one.
+        every_seconds: from the end of a turn to the next one; what it is changed to counts from the next pause on.
         at_once: whether the first turn comes without waiting.
     """
 
     def __init__(self, name: str, work: Work, every_seconds: float, *, at_once: bool = False) -> None:
         self.name = name
         self._work = work
-        self._every_seconds = every_seconds
+        self.every_seconds = every_seconds
         self._at_once = at_once
         self._away = False
         self._woken = asyncio.Event()
@@ -63,7 +63,7 @@ class Routine:
     async def _pause(self) -> None:
         try:
             # Not `wait_for`: that of Python 3.11 swallows a cancellation which comes together with the wake-up.
-            async with asyncio.timeout(self._every_seconds):
+            async with asyncio.timeout(self.every_seconds):
                 await self._woken.wait()
         except TimeoutError:
             return
@@ -104,6 +104,14 @@ async def attempted(name: str, work: Work, *, told: bool = False) -> bool:
     except Exception:  # boundary: the next turn must come, and this must be heard of
         _log.exception("background work failed and will be tried again", work=name)
     return False
+
+
+async def in_batches(batch: Callable[[], Awaitable[int]]) -> int:
+    """Removes batch after batch until nothing is left to remove; how many rows in all."""
+    total = 0
+    while count := await batch():
+        total += count
+    return total
 
 
 async def ended(*tasks: asyncio.Task[None] | None, again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:

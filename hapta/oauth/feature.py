@@ -5,12 +5,9 @@ Who needs whom is said here once. Everything lives in the database of the auth s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import structlog
 
 from hapta.bus.bus import Bus
 from hapta.db.database import Database, WriteTx
@@ -24,6 +21,7 @@ from hapta.identity.pages.ports import AppAccess
 from hapta.identity.people import IdentityStore
 from hapta.identity.sessions import SessionService
 from hapta.kit.access import UserId
+from hapta.kit.background import Routine, Work, in_turn
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.kit.ratelimit import Limiter
@@ -50,7 +48,7 @@ from hapta.oauth.issuer import Issuer
 from hapta.oauth.keys.sealing import key_sealer
 from hapta.oauth.keys.service import SigningKeys
 from hapta.oauth.logout import routes as logout_routes
-from hapta.oauth.logout.backchannel import BackchannelLogout
+from hapta.oauth.logout.backchannel import POLL_SECONDS, BackchannelLogout
 from hapta.oauth.logout.service import LogoutService
 from hapta.oauth.models import DEVICE_GRANT
 from hapta.oauth.par import routes as par_routes
@@ -77,8 +75,6 @@ FLUSH_SECONDS = 10.0
 ROTATION_SECONDS = 3600.0
 TEMPLATE_FOLDERS = (("hapta.oauth", "templates"),)
 
-_log = structlog.get_logger("hapta.oauth")
-
 Job = Callable[[], Awaitable[object]]
 
 
@@ -90,6 +86,7 @@ class OAuth:
         end_grants: ends all that apps hold for a person, inside a transaction of the auth side; what to announce after it.
         access_tokens: judges third-party tokens at this server's own endpoints.
         jobs: loops to run until cancelled, by name.
+        clean_up: removes what is over, once; one of the jobs does it again and again.
         endpoints: makes the URL table, once the pages are known.
     """
 
@@ -99,6 +96,7 @@ class OAuth:
     keys: SigningKeys
     access_tokens: AccessTokens
     jobs: Mapping[str, Job]
+    clean_up: Work
     endpoints: Callable[[Pages], list[Endpoint]]
     end_grants: Callable[[WriteTx, UserId], Awaitable[list[Revocation]]]
 
@@ -242,23 +240,32 @@ async def open_oauth(
         await codes.delete_user(tx, user_id)  # first: a code that is being redeemed has become a family by then
         return await families.revoke_user(tx, user_id, "factors_changed")
 
-    async def sweep() -> None:
-        for one in (authorize, pushed, dpop, clients, codes, devices, families, backchannel):
-            await one.sweep()
-
-    jobs: dict[str, Job] = {
-        "signing keys": keys.run,
-        "back-channel logout": backchannel.run,
-        "rotation of signing keys": lambda: _forever(keys.rotate_due, ROTATION_SECONDS),
-        "successors of refresh tokens": lambda: _forever(families.erase_successors, ERASE_SECONDS),
-        "last uses of clients": lambda: _forever(directory.flush_used, FLUSH_SECONDS),
-        "oauth clean-up": lambda: _forever(sweep, SWEEP_SECONDS),
-    }
+    clean_up = in_turn(
+        {
+            "authorizations": authorize.sweep,
+            "pushed requests": pushed.sweep,
+            "proofs of possession": dpop.sweep,
+            "clients": clients.sweep,
+            "authorization codes": codes.sweep,
+            "device codes": devices.sweep,
+            "refresh tokens": families.sweep,
+            "back-channel logout": backchannel.sweep,
+        }
+    )
+    routines = [
+        keys.following,
+        Routine("deliveries of back-channel logout", backchannel.deliver_due, POLL_SECONDS, at_once=True),
+        Routine("rotation of signing keys", keys.rotate_due, ROTATION_SECONDS),
+        Routine("successors of refresh tokens", families.erase_successors, ERASE_SECONDS),
+        Routine("last uses of clients", directory.flush_used, FLUSH_SECONDS),
+        Routine("oauth clean-up", clean_up, SWEEP_SECONDS),
+    ]
+    jobs: dict[str, Job] = {routine.name: routine.run for routine in routines}
     if serve:
         await keys.open()
         await directory.open()
     try:
-        yield OAuth(issuer, clients, consents, keys, access_tokens, jobs, endpoints, end_grants)
+        yield OAuth(issuer, clients, consents, keys, access_tokens, jobs, clean_up, endpoints, end_grants)
     finally:
         await directory.close()
         await keys.close()
@@ -272,16 +279,6 @@ def _without_revocations(
         return ()
 
     return forgotten
-
-
-async def _forever(work: Job, every_seconds: float) -> None:
-    while True:
-        await asyncio.sleep(every_seconds)
-        try:
-            await work()
-        except Exception:
-            # A boundary: this loop must outlive whatever befalls the database.
-            _log.exception("background work failed and will be tried again")
 
 
 class PageApps:

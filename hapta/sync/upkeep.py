@@ -7,12 +7,14 @@ it takes two snapshots, and every device's acknowledgement or a long time.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 
 from hapta.db.database import Database, WriteTx
-from hapta.kit.background import Routine
+from hapta.kit.background import Routine, in_turn
 from hapta.kit.clock import Clock
 from hapta.settings import SyncSettings
 from hapta.sync import cleanup, records, store
@@ -44,6 +46,9 @@ class Upkeep:
         self._db = db
         self._clock = clock
         self._settings = settings
+        self._done: dict[str, int] = {}
+        parts = {f"upkeep: {name}": partial(self._noted, name, part) for name, part in self._parts().items()}
+        self._all_parts = in_turn(parts)
         self._rounds = Routine("upkeep", self._round, EVERY_SECONDS)
 
     def start(self) -> None:
@@ -54,16 +59,25 @@ class Upkeep:
         await self._rounds.stop()
 
     async def _round(self) -> None:
-        done = await self.run()
-        if any(done):
-            _log.info("upkeep", **done._asdict())
+        self._done.clear()
+        await self._all_parts()
+        if any(self._done.values()):
+            _log.info("upkeep", **self._done)
+
+    async def _noted(self, name: str, part: Callable[[], Awaitable[int]]) -> None:
+        self._done[name] = await part()
+
+    def _parts(self) -> dict[str, Callable[[], Awaitable[int]]]:
+        return {
+            "dropped_vaults": self._drop,
+            "removed_logs": self._remove_dropped,
+            "purged_logs": self._purge_deleted,
+            "expired_keys": self._expire,
+        }
 
     async def run(self) -> UpkeepDone:
         """One round, to its end."""
-        dropped = await self._drop()
-        removed = await self._remove_dropped()
-        purged = await self._purge_deleted()
-        return UpkeepDone(dropped, removed, purged, await self._expire())
+        return UpkeepDone(**{name: await part() for name, part in self._parts().items()})
 
     # -- dropping ----------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ way of judging tokens, one database or two, and what each server leaves to the o
 
 from __future__ import annotations
 
+import base64
 import random
 import secrets
 import time
@@ -14,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from hapta.identity.factors.totp import STEP_SECONDS, code_at
 from hapta.identity.internal.tokens import InternalTokens
 from hapta.kit.clock import SystemClock
 from hapta.kit.ids import RandomIds
@@ -137,6 +139,21 @@ def test_an_operators_ban_reaches_both_servers(pair: Pair, http: httpx.Client) -
     wait_until(lambda: served(http, pair, account["token"]) == 401)
     wait_until(lambda: http.get(pair.url + "/auth/me", headers=bearer(account["token"])).status_code == 401)
     assert served(http, pair, account["token"]) == 401
+
+
+def test_a_new_second_factor_ends_what_apps_hold(new_hapta: NewHapta, http: httpx.Client) -> None:
+    pair = new_pair(new_hapta)
+    account = pair.account(http)
+    of_app = app_token(http, pair, account["email"])
+    assert http.get(pair.url + "/oauth/userinfo", headers=bearer(of_app)).status_code == 200
+    enrol = pair.url + "/identity/v1/mfa/totp"
+    begun = http.post(enrol, headers=bearer(account["token"]))
+    assert begun.status_code == 200, begun.text
+    seed = base64.b32decode(begun.json()["data"]["secret"])
+    code = code_at(seed, int(time.time()) // STEP_SECONDS)
+    done = http.post(enrol + "/confirm", json={"code": code}, headers=bearer(account["token"]))
+    assert done.status_code == 200, done.text
+    wait_until(lambda: http.get(pair.url + "/oauth/userinfo", headers=bearer(of_app)).status_code == 401)
 
 
 def test_while_the_auth_server_is_away_nobody_is_let_in_who_was_not_before(

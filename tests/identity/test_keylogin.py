@@ -16,6 +16,7 @@ import pytest
 from nacl.public import Box, PrivateKey, PublicKey
 from nacl.signing import SigningKey
 
+from hapta.identity.keylogin.encodings import decode
 from hapta.kit.access import SessionId, UserId
 from hapta.testing.clock import FakeClock
 from tests.identity.factor_house import FactorHouse, factor_house
@@ -102,6 +103,13 @@ async def test_all_spellings_of_base64_are_one_key(house: FactorHouse, spelling:
     answer = await post(house, "/v1/auth", proof(key, SPELLINGS[spelling]))
     assert answer.status_code == 200
     assert (await who(house, answer.json()["token"]))[0] == user
+
+
+@pytest.mark.parametrize("raw", [b"\xf8" * 3, b"\xf8\x00\x00", b"\x00\x00\x3e", b"\x03\xe0", b"\xfb\xef\xbe" * 8])
+def test_a_plus_that_became_a_blank_is_one_at_the_ends_too(raw: bytes) -> None:
+    for spelling, spell in SPELLINGS.items():
+        assert decode(spell(raw)) == raw, spelling
+        assert decode(spell(raw) + "\r\n") == raw, spelling
 
 
 @pytest.mark.parametrize(

@@ -138,12 +138,19 @@ async def reset(house: FactorHouse) -> None:
     await house.identity.recovery.reset(await mailed_token(house, "/identity/reset"), NEW_PASSWORD, WHENCE)
 
 
+@pytest.mark.parametrize("phone_verified", [False, True])
 @pytest.mark.parametrize("verified", [False, True])
 async def test_a_reset_takes_every_way_in_from_whoever_had_only_claimed_the_address(
-    house: FactorHouse, verified: bool
+    house: FactorHouse, verified: bool, phone_verified: bool
 ) -> None:
     identity = house.identity
-    new = NewPerson(email=EMAIL, email_verified=verified, phone="+4915123456789", password=PASSWORD)
+    new = NewPerson(
+        email=EMAIL,
+        email_verified=verified,
+        phone="+4915123456789",
+        phone_verified=phone_verified,
+        password=PASSWORD,
+    )
     person = await identity.whole.people.create(new)
     await house.registered(person)
     await identity.links.claim("github", "583231", person.user_id, WHENCE)

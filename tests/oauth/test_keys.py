@@ -150,7 +150,9 @@ async def test_tokens_are_signed_and_verified_without_a_failure_while_keys_rotat
     signer, verifier, operator = [await workers.new() for _ in range(3)]
     for worker in (signer, verifier, operator):
         await worker.keys.open()
-    following = [asyncio.create_task(worker.keys.run(0.01)) for worker in (signer, verifier)]
+    for worker in (signer, verifier):
+        worker.keys.following.every_seconds = 0.01
+        worker.keys.following.start()
     failures, signed = 0, set[str]()
     for _ in range(8):
         await operator.keys.rotate("ES256")
@@ -163,9 +165,8 @@ async def test_tokens_are_signed_and_verified_without_a_failure_while_keys_rotat
                 failures += 1
             workers.clock.advance(seconds=37)
             await signer.keys.refresh()
-    for task in following:
-        task.cancel()
-    await asyncio.wait(following)
+    for worker in (signer, verifier):
+        await worker.keys.following.stop()
     assert failures == 0
     assert len(signed) >= 4
 
@@ -179,7 +180,8 @@ async def test_an_emergency_revocation_ends_all_tokens_of_a_key_on_every_worker(
     heard = asyncio.Event()
     two.keys.on_revoked(dropped.extend)
     two.keys.on_revoked(lambda kids: heard.set())
-    following = asyncio.create_task(two.keys.run(60))
+    two.keys.following.every_seconds = 60
+    two.keys.following.start()
     token = sign(one)
     kid = json.loads(_header(token))["kid"]
     for worker in (one, two, apart):
@@ -188,8 +190,7 @@ async def test_an_emergency_revocation_ends_all_tokens_of_a_key_on_every_worker(
     await one.keys.revoke(kid)
     async with asyncio.timeout(10):
         await heard.wait()
-    following.cancel()
-    await asyncio.wait((following,))
+    await two.keys.following.stop()
     for worker in (one, two):  # these heard of it by the bus
         with pytest.raises(BadToken, match="unknown key"):
             await worker.keys.verify(token, typ="at+jwt")

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, cast
 
-from hapta.http.api import Content, Endpoint, Reply, Request, Table
+from hapta.http.api import Endpoint, Reply, Request
 from hapta.http.forms import Form
-from hapta.http.pages import HTML, redirect
-from hapta.identity.errors import CsrfFailed, WrongCode
+from hapta.http.pages import redirect
+from hapta.identity.errors import WrongCode
 from hapta.identity.factors.errors import BadPasskey, ChallengeOver, FactorExists, FactorNotFound, StepUpRequired
 from hapta.identity.factors.models import Ceremony, Enrolment, Json
 from hapta.identity.factors.passkeys import MAX_PASSKEYS, PasskeyService, passkey_id
@@ -22,8 +22,9 @@ from hapta.identity.factors.service import RECOVERY_CODES, FactorService, requir
 from hapta.identity.models import Origin, SignedIn
 from hapta.identity.pages.kit import PageKit, trouble
 from hapta.identity.pages.ports import AccountSection, LoginExtra, SecondStep
+from hapta.identity.pages.table import PageTable
 from hapta.identity.policy import ACCOUNT_PATH, LOGIN_PATH, login_path, origin, safe_path, with_continue
-from hapta.kit.access import PAGE, Caller
+from hapta.kit.access import Caller
 from hapta.kit.errors import Conflict, Invalid, TooMany, Unauthenticated
 
 TOTP_PATH = "/identity/account/totp"
@@ -31,7 +32,6 @@ ADD_PATH = "/identity/account/passkeys/add"
 RENAME_PATH = "/identity/account/passkeys/rename"
 REMOVE_PATH = "/identity/account/passkeys/remove"
 PASSKEY_LOGIN_PATH = "/identity/login/passkey"
-MAX_FORM_BYTES = 64 * 1024
 QR_SCALE = 5
 _MAIL_STEPS = (
     ("email", "Code by mail", "We send a code to your mail address."),
@@ -99,36 +99,18 @@ class FactorPages:
 
     def endpoints(self) -> list[Endpoint]:
         """The URL table."""
-        table = Table(
-            dialect=self._kit.pages.dialect,
-            access=PAGE,
-            limit="default",
-            tag="pages",
-            hidden=True,
-            max_body_bytes=MAX_FORM_BYTES,
-            cors="none",
-        )
-
-        def page(path: str, handler: Any) -> Endpoint:
-            return table.get(path, handler, summary="A page", answers={200: Content(HTML), 303: None})
-
-        def form(path: str, handler: Any, limit: str = "default") -> Endpoint:
-            answers = {200: Content(HTML), 303: None, 400: Content(HTML)}
-            return table.post(
-                path, handler, summary="A form of a page", answers=answers, errors=[CsrfFailed], limit=limit
-            )
-
+        table = PageTable(self._kit.pages)
         return [
-            page(TOTP_PATH, self.totp_page),
-            form(TOTP_PATH, self.begin_totp),
-            form(f"{TOTP_PATH}/confirm", self.confirm_totp, "login"),
-            form(f"{TOTP_PATH}/codes", self.new_codes),
-            form(f"{TOTP_PATH}/remove", self.remove_totp),
-            page(ADD_PATH, self.add_page),
-            form(ADD_PATH, self.add),
-            form(RENAME_PATH, self.rename),
-            form(REMOVE_PATH, self.remove),
-            form(PASSKEY_LOGIN_PATH, self.sign_in, "login"),
+            table.get(TOTP_PATH, self.totp_page),
+            table.post(TOTP_PATH, self.begin_totp),
+            table.post(f"{TOTP_PATH}/confirm", self.confirm_totp, limit="login", shows=True),
+            table.post(f"{TOTP_PATH}/codes", self.new_codes, shows=True),
+            table.post(f"{TOTP_PATH}/remove", self.remove_totp),
+            table.get(ADD_PATH, self.add_page),
+            table.post(ADD_PATH, self.add),
+            table.post(RENAME_PATH, self.rename),
+            table.post(REMOVE_PATH, self.remove),
+            table.post(PASSKEY_LOGIN_PATH, self.sign_in, limit="login"),
         ]
 
     def _mail_step(self, name: str, label: str, text: str) -> SecondStep:

@@ -7,7 +7,6 @@ tokens that were good stay good (contract identity, section 1.11).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,6 +22,7 @@ from hapta.identity.revocations import POLL_SECONDS, TRUST_SECONDS
 from hapta.identity.session_tokens import OVERLAP_MS
 from hapta.identity.sessions import CHANNEL, OnRevoked
 from hapta.kit.access import SessionId, UserId
+from hapta.kit.background import Routine
 from hapta.kit.clock import Clock
 from hapta.kit.errors import Unavailable
 
@@ -116,14 +116,8 @@ class RevocationFeed:
             self._unsubscribe = None
 
     async def run(self) -> None:
-        """Pulls each second, until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                await self.pull_once()
-            except Unavailable:
-                if self.fresh:  # said once for each time that it goes away
-                    _log.warning("the auth server cannot be heard; what was issued keeps counting")
+        """Pulls each second, until cancelled. While the auth server is away, what was issued keeps counting."""
+        await Routine("revocations", self.pull_once, POLL_SECONDS).run()
 
     async def pull_once(self) -> None:
         """Takes in what was said since the last pull.

@@ -21,7 +21,8 @@ def decode(text: str) -> bytes:
     Raises:
         NotBase64: it has other characters, or a length that no bytes have.
     """
-    standard = text.strip().replace(" ", "+").replace("-", "+").replace("_", "/")
+    # Not `strip()`: a blank at an end is a `+` like any other.
+    standard = text.strip("\t\r\n").replace(" ", "+").replace("-", "+").replace("_", "/")
     if not _ALPHABET.fullmatch(standard):
         raise NotBase64
     bare = standard.rstrip("=")

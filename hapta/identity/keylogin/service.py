@@ -26,6 +26,7 @@ from hapta.identity.people import IdentityStore, NewPerson
 from hapta.identity.sessions import SessionService
 from hapta.identity.signin import SignInService
 from hapta.kit.access import Caller
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import TooMany
 from hapta.kit.ids import Ids
@@ -231,10 +232,8 @@ class KeyLoginService:
 
     async def sweep(self) -> int:
         """Removes requests that are over; how many."""
-        now, removed = self._clock.now_ms(), 0
-        while count := await self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)):
-            removed += count
-        return removed
+        now = self._clock.now_ms()
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)))
 
     async def delete_person(self, tx: WriteTx, user_id: str) -> None:
         """Forgets the answers of somebody who is being deleted."""

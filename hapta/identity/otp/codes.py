@@ -19,6 +19,7 @@ from hapta.identity.models import Origin
 from hapta.identity.otp import store
 from hapta.identity.otp.budgets import DAY_MS, HOUR_MS, LEEWAY_MS, Budgets, Window, keyed, network_of
 from hapta.kit.access import UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import TooMany
 from hapta.mail.sender import Channel
@@ -121,7 +122,9 @@ class Codes:
     async def sweep(self) -> int:
         """Removes what no code and no budget needs any more; the number of rows."""
         now = self._clock.now_ms()
-        return await self._db.write(lambda tx: store.remove_old(tx, before_day=now - 2 * DAY_MS, now=now, limit=500))
+        return await in_batches(
+            lambda: self._db.write(lambda tx: store.remove_old(tx, before_day=now - 2 * DAY_MS, now=now, limit=500))
+        )
 
     async def _texts_left(self, tx: WriteTx, phone: str) -> bool:
         """The guard against those who let us send texts to numbers that they are paid for (contract, section 22)."""

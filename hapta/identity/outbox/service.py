@@ -16,7 +16,7 @@ from hapta.db.database import Database, WriteTx
 from hapta.identity.messages import Notice
 from hapta.identity.outbox import store
 from hapta.identity.outbox.templates import Templates
-from hapta.kit.background import Routine
+from hapta.kit.background import Routine, in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids
@@ -150,7 +150,7 @@ class OutboxService:
     async def sweep(self) -> int:
         """Removes rows that were done a week ago; the number of them."""
         before = self._clock.now_ms() - KEEP_DONE_MS
-        return await self._db.write(lambda tx: store.remove_done(tx, before=before, limit=500))
+        return await in_batches(lambda: self._db.write(lambda tx: store.remove_done(tx, before=before, limit=500)))
 
     async def _claim(self) -> list[store.Claimed]:
         now = self._clock.now_ms()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hapta.http.api import Content, Endpoint, Handler, Table
-from hapta.http.pages import HTML
-from hapta.identity.errors import CsrfFailed
+from hapta.http.api import Endpoint
 from hapta.identity.pages.account import AccountPages
 from hapta.identity.pages.kit import PageKit
 from hapta.identity.pages.ports import (
@@ -23,43 +21,10 @@ from hapta.identity.pages.ports import (
 from hapta.identity.pages.recover import RecoverPages
 from hapta.identity.pages.signin import SignInPages
 from hapta.identity.pages.signup import SignUpPages
-from hapta.kit.access import PAGE
+from hapta.identity.pages.table import PageTable
 
 TEMPLATES = ("hapta.identity", "templates")
 """The folder of these pages' templates, for `Pages`."""
-MAX_FORM_BYTES = 64 * 1024
-
-
-class _Table:
-    """Entries of one kind: pages under `/identity/`, and the forms that are posted from them."""
-
-    def __init__(self, kit: PageKit) -> None:
-        self._table = Table(
-            dialect=kit.pages.dialect,
-            access=PAGE,
-            limit="default",
-            tag="pages",
-            hidden=True,
-            max_body_bytes=MAX_FORM_BYTES,
-            cors="none",
-        )
-
-    def get(self, path: str, handler: Handler) -> Endpoint:
-        return self._table.get(f"/identity/{path}", handler, summary="A page", answers={200: Content(HTML), 303: None})
-
-    def post(self, path: str, handler: Handler, *, limit: str = "default") -> Endpoint:
-        return self._table.post(
-            f"/identity/{path}",
-            handler,
-            summary="A form of a page",
-            answers={303: None, 400: Content(HTML)},
-            errors=[CsrfFailed],
-            limit=limit,
-        )
-
-    def pair(self, path: str, page: Handler, form: Handler, *, limit: str = "default") -> list[Endpoint]:
-        """A page, and the form on it, which is posted to the same path."""
-        return [self.get(path, page), self.post(path, form, limit=limit)]
 
 
 def routes(
@@ -99,7 +64,7 @@ def routes(
     )
     sign_up = SignUpPages(kit, codes=codes)
     account = AccountPages(kit, sections=sections, apps=apps, activity=activity, codes=codes, recovery=recovery)
-    table = _Table(kit)
+    table = PageTable(kit.pages, "/identity/")
     found = [
         *table.pair("login", sign_in.login_page, sign_in.login, limit="login"),
         *table.pair("login/second", sign_in.second_page, sign_in.second, limit="login"),
@@ -129,7 +94,7 @@ def routes(
     return found
 
 
-def _recovery(table: _Table, pages: RecoverPages) -> list[Endpoint]:
+def _recovery(table: PageTable, pages: RecoverPages) -> list[Endpoint]:
     return [
         *table.pair("forgot", pages.forgot_page, pages.forgot, limit="login"),
         table.get("forgot/sent", pages.forgot_sent_page),

@@ -23,7 +23,9 @@ from hapta.identity.otp.codes import Codes
 from hapta.identity.outbox.service import OutboxService
 from hapta.identity.people import IdentityStore, Person
 from hapta.identity.recovery import store
+from hapta.identity.unproved import Forget, hand_over
 from hapta.kit.access import Caller, UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import TooMany, Unavailable, ValidationFailed
 from hapta.kit.ids import Ids
@@ -42,8 +44,6 @@ KEEP_OLD_MS = 7 * 24 * HOUR_MS
 
 
 Recovered = Callable[[Sequence[str]], Awaitable[None]]
-Forget = Callable[[WriteTx, UserId], Awaitable[None]]
-"""Removes what one noun of the auth side keeps for a person: passkeys, links, consents."""
 
 
 async def _nobody_counts(logins: Sequence[str]) -> None:
@@ -165,28 +165,9 @@ class RecoveryService:
             await self._db.write(lambda tx: store.give_back(tx, token=hashed, consumed_at=consumed_at))
             raise
         if not person.email_verified:
-            await self._empty(person, cause)
-            await self._people.set_email(person.user_id, person.email, verified=True, cause=Cause(origin))
+            changed = await hand_over(self._db, self._people, person, self._forget, cause)
         await self._end_all(changed, "password_was_reset")
         await self._recovered([login for login in (changed.email, changed.phone) if login is not None])
-
-    async def _empty(self, person: Person, cause: Cause) -> None:
-        """Takes the ways in from whoever made an account with an address that was not theirs.
-
-        Each step can be done again, and the address counts as verified only afterwards: what a crash leaves behind is taken up by
-        the next reset.
-        """
-        if person.phone is not None and not person.phone_verified:
-            await self._people.set_phone(person.user_id, None, verified=False, cause=cause)
-
-        async def body(tx: WriteTx) -> None:
-            for forget in self._forget:
-                await forget(tx, person.user_id)
-
-        await self._db.write(body)
-        # Twice: whoever came in by a passkey while the first steps were done loses that session, and what it added.
-        await self._people.raise_version(person.user_id, cause=cause)
-        await self._db.write(body)
 
     async def _send_reset(self, variables: Mapping[str, str]) -> None:
         person = await self._people.find_by_login(variables["login"])
@@ -330,7 +311,7 @@ class RecoveryService:
     async def sweep(self) -> int:
         """Removes links that ended a week ago; the number of them."""
         before = self._clock.now_ms() - KEEP_OLD_MS
-        return await self._db.write(lambda tx: store.remove_old(tx, before=before, limit=500))
+        return await in_batches(lambda: self._db.write(lambda tx: store.remove_old(tx, before=before, limit=500)))
 
     async def _end_all(self, person: Person, template: str) -> None:
         now = self._clock.now_ms()

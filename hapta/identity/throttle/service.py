@@ -23,6 +23,7 @@ from hapta.identity.models import Origin
 from hapta.identity.throttle import store
 from hapta.identity.throttle.store import Counter
 from hapta.kit.access import UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import TooMany, ValidationFailed
 from hapta.kit.secrets import derive_key
@@ -184,7 +185,7 @@ class Throttle:
     async def sweep(self) -> int:
         """Removes counters that mean nothing any more, a batch at a time; how many."""
         now = self._clock.now_ms()
-        return await self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH))
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)))
 
     # --- counting ---
 

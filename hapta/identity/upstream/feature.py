@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hapta.db.database import Database
-from hapta.http.api import Content, Endpoint, Table
+from hapta.http.api import Endpoint
 from hapta.http.fetch import FetchRefused, GuardedFetch
-from hapta.http.pages import HTML
 from hapta.identity.browser import BrowserSessions
-from hapta.identity.errors import CsrfFailed
 from hapta.identity.events import EventLog
 from hapta.identity.factors.service import FactorService, OnChanged, nothing_ends
 from hapta.identity.links.owner import OwnLinks
@@ -19,23 +17,24 @@ from hapta.identity.links.service import LinkService
 from hapta.identity.messages import Outbox
 from hapta.identity.pages.kit import PageKit
 from hapta.identity.pages.ports import AccountSection, ProviderButton
+from hapta.identity.pages.table import PageTable
 from hapta.identity.people import IdentityStore
 from hapta.identity.sessions import SessionService
 from hapta.identity.signin import SignInService
+from hapta.identity.unproved import Forget
 from hapta.identity.upstream.attempts import Attempts
 from hapta.identity.upstream.errors import ProviderNotFound, UpstreamMisconfigured
 from hapta.identity.upstream.github import GitHub
 from hapta.identity.upstream.models import Provider
 from hapta.identity.upstream.pages import CONNECT_PATH, REMOVE_PATH, START_PATH, UpstreamPages
-from hapta.identity.upstream.service import Forget, UpstreamService
-from hapta.kit.access import PAGE, UserId
+from hapta.identity.upstream.service import UpstreamService
+from hapta.kit.access import UserId
 from hapta.kit.clock import Clock
 from hapta.kit.seal import Sealer
 from hapta.kit.secrets import derive_key
 from hapta.settings.identity import UpstreamSettings
 
 SECTION_TEMPLATE = "upstream_section.html"
-MAX_FORM_BYTES = 64 * 1024
 
 
 def configured(settings: UpstreamSettings, fetch: GuardedFetch, clock: Clock) -> list[Provider]:
@@ -180,31 +179,17 @@ def open_upstream(
 
 
 def _routes(kit: PageKit, pages: UpstreamPages) -> list[Endpoint]:
-    table = Table(
-        dialect=kit.pages.dialect,
-        access=PAGE,
-        limit="default",
-        tag="pages",
-        hidden=True,
-        max_body_bytes=MAX_FORM_BYTES,
-        cors="none",
-    )
-    page = {"summary": "A page", "answers": {200: Content(HTML), 303: None}}
-    form = {
-        "summary": "A form of a page",
-        "answers": {303: None, 400: Content(HTML)},
-        "errors": [CsrfFailed],
-        "limit": "login",
-    }
+    table = PageTable(kit.pages)
     one = f"{START_PATH}/{{provider}}"
+    unknown = [ProviderNotFound]
     return [
-        table.get(one, pages.connect_page, **(page | {"errors": [ProviderNotFound]})),
-        table.post(one, pages.start, **(form | {"errors": [CsrfFailed, ProviderNotFound]})),
-        table.get(f"{one}/callback", pages.callback, **(page | {"errors": [ProviderNotFound], "limit": "authorize"})),
-        table.get(CONNECT_PATH, pages.pending_page, **page),
-        table.post(CONNECT_PATH, pages.connect, **form),
-        table.post(f"{CONNECT_PATH}/new", pages.create, **(form | {"limit": "register"})),
-        table.post(REMOVE_PATH, pages.remove, **form),
+        table.get(one, pages.connect_page, errors=unknown),
+        table.post(one, pages.start, limit="login", errors=unknown),
+        table.get(f"{one}/callback", pages.callback, limit="authorize", errors=unknown),
+        table.get(CONNECT_PATH, pages.pending_page),
+        table.post(CONNECT_PATH, pages.connect, limit="login"),
+        table.post(f"{CONNECT_PATH}/new", pages.create, limit="register"),
+        table.post(REMOVE_PATH, pages.remove, limit="login"),
     ]
 
 

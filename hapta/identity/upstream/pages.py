@@ -99,17 +99,14 @@ class UpstreamPages:
         """Asks whether to connect the account that is signed in."""
         there = self._provider(provider)
         caller = await self._kit.browser.current(request)
-        answer = self._unless_fresh(caller, f"{START_PATH}/{there.name}")
+        return self._ask(request, caller, there.label, f"{START_PATH}/{there.name}", identity=None)
+
+    def _ask(self, request: Request, caller: Caller | None, label: str, action: str, **more: Any) -> Reply:
+        """Asks who is signed in, and has proved so lately, whether to connect their account."""
+        answer = self._unless_fresh(caller, action)
         if answer is not None:
             return answer
-        return self._kit.show(
-            request,
-            "upstream_connect.html",
-            caller,
-            label=there.label,
-            action=f"{START_PATH}/{there.name}",
-            identity=None,
-        )
+        return self._kit.show(request, "upstream_connect.html", caller, label=label, action=action, **more)
 
     # --- back ---
 
@@ -189,15 +186,11 @@ class UpstreamPages:
                 can_create=self._service.allows_registration,
                 action=f"{CONNECT_PATH}/new",
             )
-        answer = self._unless_fresh(caller, CONNECT_PATH)
-        if answer is not None:
-            return answer
-        return self._kit.show(
+        return self._ask(
             request,
-            "upstream_connect.html",
             caller,
-            label=label,
-            action=CONNECT_PATH,
+            label,
+            CONNECT_PATH,
             identity=pending.identity,
             person=await self._kit.accounts.me(caller.user_id),
             other_path=f"{CONNECT_PATH}?other=1",

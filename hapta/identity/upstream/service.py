@@ -7,7 +7,7 @@ owner must sign in to the account, or say that there is none.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from hapta.db.database import Database, WriteTx
 from hapta.identity.errors import (
@@ -23,6 +23,7 @@ from hapta.identity.models import USER_ROLE, Cause, NewPerson, Origin, Person, P
 from hapta.identity.password_policy import email_issues
 from hapta.identity.people import IdentityStore
 from hapta.identity.signin import SignInService
+from hapta.identity.unproved import Forget, hand_over
 from hapta.identity.upstream.errors import AccountClosed
 from hapta.identity.upstream.models import NeedsOwner, UpstreamIdentity
 from hapta.kit.access import UserId
@@ -33,8 +34,6 @@ TRIES = 4
 """How often the rules are gone through again because somebody else changed something meanwhile."""
 
 Outcome = SignedIn | SecondFactorNeeded
-Forget = Callable[[WriteTx, UserId], Awaitable[None]]
-"""Removes what one noun of the auth side keeps for a person: factors, links, consents."""
 
 
 class UpstreamService:
@@ -155,30 +154,14 @@ class UpstreamService:
         return person if await self._db.write(body) == person.user_id else None
 
     async def _take_over(self, person: Person, identity: UpstreamIdentity, origin: Origin) -> Person | None:
-        """Empties an account whose address nobody proved, and gives it to whoever has proved it now.
-
-        Each step can be done again, and only the last one makes the account count as proved: what a crash leaves behind is
-        taken up by the next sign-in.
-        """
+        """Empties an account whose address nobody proved, and gives it to whoever has proved it now."""
         cause = Cause(origin, reason="reset")
         try:
             # Also without a password: this raises the version, which ends all sessions, half-done logins and grants.
             await self._people.set_password(person.user_id, None, if_version=person.version, cause=cause)
         except WrongPassword:
             return None
-        if person.phone is not None:
-            await self._people.set_phone(person.user_id, None, verified=False, cause=cause)
-
-        async def body(tx: WriteTx) -> None:
-            for forget in self._forget:
-                await forget(tx, person.user_id)
-
-        await self._db.write(body)
-        # Twice: whoever came in by a passkey while the first steps were done loses that session, and what it added.
-        await self._people.raise_version(person.user_id, cause=cause)
-        await self._db.write(body)
-        assert person.email is not None  # noqa: S101 - it was found by its address
-        verified = await self._people.set_email(person.user_id, person.email, verified=True, cause=cause)
+        verified = await hand_over(self._db, self._people, person, self._forget, cause)
         return await self._join(verified, identity, origin)
 
     async def _claim(self, person: Person, identity: UpstreamIdentity, origin: Origin) -> UserId:

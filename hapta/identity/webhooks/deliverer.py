@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -24,6 +24,7 @@ from hapta.identity.webhooks.queue import PING, WebhookQueue
 from hapta.identity.webhooks.schedule import judge
 from hapta.identity.webhooks.sealing import WebhookSecrets
 from hapta.kit import standard_webhooks
+from hapta.kit.background import Routine, in_batches, run_all
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.kit.seal import BadSeal
@@ -82,18 +83,23 @@ class Deliverer:
         self._outbox = outbox
         self._chance = chance
         self._under_way = 0
-        self._wake = asyncio.Event()
+        self._delivering = Routine("webhooks", self._deliver_due, POLL_SECONDS, at_once=True)
+        self._attempts: asyncio.TaskGroup
 
     async def run(self) -> None:
         """Delivers, adds up failed logins and sweeps, until cancelled. Attempts that are cut off are made again."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._deliver_forever())
-            tasks.create_task(_forever(self._queue.flush_failures, FLUSH_SECONDS))
-            tasks.create_task(_forever(self.sweep, SWEEP_SECONDS))
+        async with asyncio.TaskGroup() as self._attempts:
+            await run_all(
+                [
+                    self._delivering,
+                    Routine("failed logins for webhooks", self._queue.flush_failures, FLUSH_SECONDS),
+                    Routine("clean-up of webhooks", self.sweep, SWEEP_SECONDS),
+                ]
+            )
 
     def wake(self) -> None:
         """Says that something may be due: spares it the wait for the next poll."""
-        self._wake.set()
+        self._delivering.wake()
 
     async def round(self) -> int:
         """Attempts everything that is due now; how many attempts that were."""
@@ -127,30 +133,12 @@ class Deliverer:
     async def sweep(self) -> int:
         """Removes what finished too long ago, in small batches; how many rows."""
         before = self._clock.now_ms() - self._settings.log_keep_days * DAY_MS
-        removed = 0
-        while count := await self._db.write(lambda tx: queue_store.sweep(tx, before, SWEEP_BATCH)):
-            removed += count
-        return removed
+        return await in_batches(lambda: self._db.write(lambda tx: queue_store.sweep(tx, before, SWEEP_BATCH)))
 
-    async def _deliver_forever(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                self._wake.clear()
-                started = 0
-                try:
-                    started = await self._fill(tasks)
-                except Exception:
-                    # A boundary: the loop must outlive whatever befalls the database. What is queued stays queued.
-                    _log.exception("webhooks could not be claimed; this will be tried again")
-                if not started:
-                    await self._rest()
-
-    async def _rest(self) -> None:
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+    async def _deliver_due(self) -> None:
+        """Starts what is due as long as there are places. Each attempt that ends brings another turn."""
+        while await self._fill(self._attempts):
+            pass
 
     # --- claiming ---
 
@@ -200,7 +188,7 @@ class Deliverer:
             _log.exception("a webhook attempt failed here", webhook=claimed.webhook.id, message=claimed.message.id)
         finally:
             self._under_way -= 1
-            self._wake.set()
+            self._delivering.wake()
 
     async def _attempt(self, claimed: Claimed) -> Attempt:
         began = self._clock.monotonic()
@@ -281,13 +269,3 @@ class Deliverer:
 
 def _beginning(body: bytes) -> str:
     return body.decode("utf-8", "replace").replace("\0", "")[:MAX_ANSWER_CHARACTERS]
-
-
-async def _forever(work: Callable[[], Awaitable[object]], every_seconds: float) -> None:
-    while True:
-        await asyncio.sleep(every_seconds)
-        try:
-            await work()
-        except Exception:
-            # A boundary: the server runs on, so the next turn must come, and this must be heard of.
-            _log.exception("work for webhooks failed and will be tried again", work=getattr(work, "__name__", ""))

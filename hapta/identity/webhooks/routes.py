@@ -6,7 +6,7 @@ import msgspec
 
 from hapta.http.api import Endpoint, Reply, Request, Table
 from hapta.http.errors import ENVELOPE
-from hapta.identity.models import Origin
+from hapta.identity.policy import origin
 from hapta.identity.webhooks.deliverer import Deliverer
 from hapta.identity.webhooks.errors import (
     BadContact,
@@ -37,7 +37,6 @@ from hapta.kit.clock import iso_ms
 
 ROOT = "/identity/v1/admin/webhooks"
 MAX_BODY_BYTES = 64 * 1024
-MAX_USER_AGENT_CHARACTERS = 256
 
 
 def routes(webhooks: WebhookService, deliverer: Deliverer) -> list[Endpoint]:
@@ -121,7 +120,7 @@ class WebhookApi:
 
     async def add(self, caller: Caller, request: Request, body: AddWebhookRequest) -> Reply:
         new = NewWebhook(body.url, tuple(body.types), body.description, body.contact, body.ed25519)
-        issued = await self._webhooks.add(new, caller.user_id, _origin(request))
+        issued = await self._webhooks.add(new, caller.user_id, origin(request))
         return Reply(201, self._issued(issued))
 
     async def get(self, webhookId: str) -> WebhookAnswer:
@@ -132,17 +131,17 @@ class WebhookApi:
     ) -> WebhookAnswer:
         types = None if body.types is None else tuple(body.types)
         change = WebhookChange(body.url, types, body.description, body.contact, body.state)
-        return self._webhook(await self._webhooks.change(webhookId, change, caller.user_id, _origin(request)))
+        return self._webhook(await self._webhooks.change(webhookId, change, caller.user_id, origin(request)))
 
     async def remove(self, caller: Caller, request: Request, webhookId: str) -> RemovedAnswer:
-        await self._webhooks.remove(webhookId, caller.user_id, _origin(request))
+        await self._webhooks.remove(webhookId, caller.user_id, origin(request))
         return RemovedAnswer(id=webhookId)
 
     async def rotate(
         self, caller: Caller, request: Request, webhookId: str, body: RotateWebhookRequest
     ) -> IssuedAnswer:
         return self._issued(
-            await self._webhooks.rotate(webhookId, caller.user_id, _origin(request), body.overlap_seconds)
+            await self._webhooks.rotate(webhookId, caller.user_id, origin(request), body.overlap_seconds)
         )
 
     async def ping(self, webhookId: str) -> AttemptAnswer:
@@ -158,7 +157,7 @@ class WebhookApi:
         return DeliveryDetails(delivery=_delivery(delivery), body=msgspec.json.decode(text), log=log)
 
     async def replay(self, caller: Caller, request: Request, webhookId: str, messageId: str) -> Reply:
-        await self._webhooks.replay(webhookId, messageId, caller.user_id, _origin(request))
+        await self._webhooks.replay(webhookId, messageId, caller.user_id, origin(request))
         self._deliverer.wake()
         delivery, _, _ = await self._webhooks.delivery(webhookId, messageId)
         return Reply(202, _delivery(delivery))
@@ -184,15 +183,6 @@ class WebhookApi:
             created_at=iso_ms(webhook.created_at),
             updated_at=iso_ms(webhook.updated_at),
         )
-
-
-def _origin(request: Request) -> Origin:
-    agent = request.header("user-agent")
-    return Origin(
-        user_agent=None if agent is None else agent[:MAX_USER_AGENT_CHARACTERS],
-        address=request.client_address,
-        request_id=request.request_id,
-    )
 
 
 def _attempt(attempt: Attempt) -> AttemptAnswer:

@@ -15,6 +15,7 @@ from hapta.identity.events import Event, EventLog
 from hapta.identity.models import Origin, Revocation
 from hapta.identity.people import IdentityStore, Person
 from hapta.kit.access import Caller
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import HaptaError, Unavailable
 from hapta.oauth.authorize import store
@@ -299,10 +300,7 @@ class AuthorizeService:
     async def sweep(self) -> int:
         """Forgets challenges of a month ago, in small batches; how many."""
         now = self._clock.now_ms()
-        removed = 0
-        while count := await self._db.write(lambda tx: store.sweep_challenges(tx, now, SWEEP_BATCH)):
-            removed += count
-        return removed
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep_challenges(tx, now, SWEEP_BATCH)))
 
 
 def _milliseconds(seconds: float) -> int:

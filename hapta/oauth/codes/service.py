@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from hapta.db.database import Database, WriteTx
 from hapta.kit.access import UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.oauth.codes import store
@@ -104,10 +105,7 @@ class Codes:
     async def sweep(self) -> int:
         """Removes what is over for a day, in small batches; how many rows."""
         before = self._clock.now_ms() - KEEP_USED_MS
-        removed = 0
-        while count := await self._db.write(lambda tx: store.sweep(tx, before, SWEEP_BATCH)):
-            removed += count
-        return removed
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, before, SWEEP_BATCH)))
 
 
 def check_verifier(verifier: str | None) -> None:

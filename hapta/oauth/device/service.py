@@ -15,6 +15,7 @@ from hapta.db.database import Database, WriteTx
 from hapta.identity.models import Origin, Revocation
 from hapta.identity.people import IdentityStore
 from hapta.kit.access import Caller, UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, Unavailable
 from hapta.kit.ids import Ids
@@ -270,10 +271,7 @@ class Devices:
     async def sweep(self) -> int:
         """Removes what has been over for an hour, in small batches; how many rows."""
         before = self._clock.now_ms() - KEEP_MS
-        removed = 0
-        while count := await self._db.write(lambda tx: store.sweep(tx, before, SWEEP_BATCH)):
-            removed += count
-        return removed
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, before, SWEEP_BATCH)))
 
     def _hash(self, kind: str, value: str) -> bytes:
         return hmac.digest(self._key, f"{kind}:{value}".encode(), sha256)

@@ -14,6 +14,7 @@ from hapta.db.database import Database, WriteTx
 from hapta.identity.events import Event, EventLog
 from hapta.identity.models import Change, Origin, Revocation
 from hapta.kit.access import UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.oauth.codes.service import Codes
@@ -302,10 +303,7 @@ class Families:
     async def sweep(self) -> int:
         """Removes families that are over, in small batches; how many. To be called every ten minutes or so."""
         before = self._clock.now_ms() - KEEP_OVER_MS
-        swept = 0
-        while count := await self._db.write(lambda tx: store.sweep(tx, before, SWEEP_BATCH)):
-            swept += count
-        return swept
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, before, SWEEP_BATCH)))
 
     # --- lifetimes ---
 

@@ -18,6 +18,7 @@ from hapta.bus.bus import Bus
 from hapta.db.database import Database, WriteTx
 from hapta.identity.events import Event, EventLog
 from hapta.identity.models import Origin
+from hapta.kit.background import Routine
 from hapta.kit.clock import Clock
 from hapta.kit.errors import NotFound, Unavailable
 from hapta.kit.seal import BadSeal, Sealer
@@ -59,7 +60,7 @@ _EMPTY = _Ring({}, {}, {})
 class SigningKeys:
     """The asymmetric keys of the authorization server.
 
-    Call `open()` before anything else, run `run()` beside the server, `close()` at the end.
+    Call `open()` before anything else, run `following` beside the server, `close()` at the end.
 
     Args:
         sealer: protects private keys at rest (`keys.sealing.key_sealer`).
@@ -90,7 +91,9 @@ class SigningKeys:
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
         self._making = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self.following = Routine("signing keys", self.refresh, POLL_SECONDS)
+        """Reads what other workers and commands have changed. While that cannot be read, `verify` and `ready` try by themselves
+        when they find what they know too old, so nothing is believed longer."""
         self._listeners: list[OnKeysRevoked] = []
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -98,23 +101,8 @@ class SigningKeys:
 
     async def open(self) -> None:
         """Listens, and makes the default key on a new installation."""
-        self._unsubscribe = await self._bus.subscribe(CHANNEL, self._hear, self._changed.set)
+        self._unsubscribe = await self._bus.subscribe(CHANNEL, self._hear, self.following.wake)
         await self.ready(self.default_alg)
-
-    async def run(self, poll_seconds: float = POLL_SECONDS) -> None:
-        """Follows what other workers and commands change, until cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(poll_seconds):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            try:
-                await self.refresh()
-            except Unavailable:
-                # `verify` and `ready` try by themselves when they find what they know too old, so nothing is believed longer.
-                _log.warning("signing keys cannot be read; this will be tried again")
 
     async def close(self) -> None:
         """Stops listening."""
@@ -149,7 +137,7 @@ class SigningKeys:
     def _hear(self, message: bytes) -> None:
         del message  # a hint; the truth is in the table
         self._read_at = None
-        self._changed.set()
+        self.following.wake()
 
     def _is_stale(self, than_seconds: float = TRUST_SECONDS) -> bool:
         return self._read_at is None or self._clock.monotonic() - self._read_at > than_seconds

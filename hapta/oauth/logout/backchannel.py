@@ -17,8 +17,8 @@ from hapta.db.database import Database, WriteTx
 from hapta.http.fetch import FetchFailed, FetchRefused, GuardedFetch
 from hapta.identity.models import Revocation
 from hapta.kit.access import SessionId, UserId
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
-from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids
 from hapta.oauth.authorize.ports import Clients
 from hapta.oauth.issuer import Issuer
@@ -51,7 +51,8 @@ class Signer(Protocol):
 
 
 class BackchannelLogout:
-    """Implements `authorize.ports.SessionWatchers`; give `session_ended` to `SessionService.on_end`, and run `run()`."""
+    """Implements `authorize.ports.SessionWatchers`; give `session_ended` to `SessionService.on_end`, and call
+    `deliver_due` again and again."""
 
     def __init__(
         self,
@@ -90,23 +91,19 @@ class BackchannelLogout:
             await store.put(tx, deliveries, self._clock.now_ms())
         return ()
 
-    async def run(self, poll_seconds: float = POLL_SECONDS) -> None:
-        """Delivers what is due, until cancelled."""
-        while True:
-            try:
-                delivered = await self.deliver_due()
-            except Unavailable:
-                delivered = 0
-                _log.warning("logout tokens cannot be delivered now; this will be tried again")
-            if delivered < BATCH:
-                await asyncio.sleep(poll_seconds)
-
     async def deliver_due(self) -> int:
-        """Sends what is due now; how many were tried."""
-        now = self._clock.now_ms()
-        due = await self._db.write(lambda tx: store.claim(tx, now, now + LEASE_MS, BATCH))
-        await asyncio.gather(*[self._deliver(delivery) for delivery in due])
-        return len(due)
+        """Sends all that is due now; how many were tried."""
+        tried = 0
+        while True:
+            now = self._clock.now_ms()
+            due = await self._db.write(lambda tx, now=now: store.claim(tx, now, now + LEASE_MS, BATCH))
+            # None is left behind by another's error.
+            for error in await asyncio.gather(*[self._deliver(one) for one in due], return_exceptions=True):
+                if error is not None:
+                    raise error
+            tried += len(due)
+            if len(due) < BATCH:
+                return tried
 
     async def _deliver(self, delivery: Delivery) -> None:
         arrived = await self._send(delivery)
@@ -159,7 +156,4 @@ class BackchannelLogout:
     async def sweep(self) -> int:
         """Forgets watchers of sessions that are long over, in small batches; how many."""
         now = self._clock.now_ms()
-        removed = 0
-        while count := await self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)):
-            removed += count
-        return removed
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)))

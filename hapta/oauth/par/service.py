@@ -8,6 +8,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from hapta.db.database import Database, WriteTx
+from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.oauth.authorize.flow import FLOW_MS, BadFlow, FlowSealer
@@ -70,10 +71,7 @@ class PushedService:
     async def sweep(self) -> int:
         """Removes what nothing can come of any more, in small batches; how many rows."""
         now = self._clock.now_ms()
-        removed = 0
-        while count := await self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)):
-            removed += count
-        return removed
+        return await in_batches(lambda: self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)))
 
 
 def _digest(reference: str) -> bytes:

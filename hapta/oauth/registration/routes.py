@@ -11,7 +11,7 @@ from hapta.http.caller import bearer_token
 from hapta.http.errors import OAUTH
 from hapta.http.json import InvalidJson, reader
 from hapta.http.reading import is_json
-from hapta.identity.models import Origin
+from hapta.identity.policy import origin
 from hapta.kit.access import CLIENT
 from hapta.kit.errors import InvalidToken, MissingToken, NotFound, TooMany, UnsupportedMedia, ValidationFailed
 from hapta.oauth.errors import InvalidClientMetadata, InvalidRedirectUri, InvalidSoftwareStatement
@@ -78,7 +78,7 @@ class RegistrationApi:
     async def register(self, body: bytes, request: Request) -> Reply:
         authorization = request.raw_header(b"authorization")
         token = None if authorization is None else bearer_token(authorization)
-        registered = await self._registration.register(_metadata(body, request), token, _origin(request))
+        registered = await self._registration.register(_metadata(body, request), token, origin(request))
         return Reply(201, self._information(registered), _NO_CACHE)
 
     async def read(self, client_id: str, request: Request) -> Reply:
@@ -87,11 +87,11 @@ class RegistrationApi:
 
     async def replace(self, client_id: str, body: bytes, request: Request) -> Reply:
         token = _token(request)
-        registered = await self._registration.replace(client_id, _metadata(body, request), token, _origin(request))
+        registered = await self._registration.replace(client_id, _metadata(body, request), token, origin(request))
         return Reply(200, self._information(registered), _NO_CACHE)
 
     async def delete(self, client_id: str, request: Request) -> Reply:
-        await self._registration.delete(client_id, _token(request), _origin(request))
+        await self._registration.delete(client_id, _token(request), origin(request))
         return Reply(204, None, _NO_CACHE)
 
     def _information(self, registered: Registered) -> ClientInformation:
@@ -161,9 +161,3 @@ def _metadata(body: bytes, request: Request) -> Metadata:
 
 def _token(request: Request) -> str:
     return bearer_token(request.raw_header(b"authorization"))
-
-
-def _origin(request: Request) -> Origin:
-    return Origin(
-        user_agent=request.header("user-agent"), address=request.client_address, request_id=request.request_id
-    )
