@@ -32,9 +32,11 @@ class Application:
     Args:
         endpoints: the whole table.
         edge: what every request passes.
+        dialects: in which dialect further beginnings of paths say that there is nothing.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], edge: Edge) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], edge: Edge, dialects: Sequence[tuple[str, Dialect]] = ()) -> None:
+        self._dialects = tuple(dialects)
         ids = RequestIds()
         self._new_id = ids.next
         self._cors = edge.cors
@@ -85,7 +87,13 @@ class Application:
                 return
         if method == "OPTIONS" and await self._preflight(scope, send):
             return
-        await self._not_found[dialect_for_path(scope["path"]).name](scope, receive, send, NO_PARAMS)
+        await self._not_found[self._dialect_of(scope["path"]).name](scope, receive, send, NO_PARAMS)
+
+    def _dialect_of(self, path: str) -> Dialect:
+        for beginning, dialect in self._dialects:
+            if path.startswith(beginning):
+                return dialect
+        return dialect_for_path(path)
 
     async def _preflight(self, scope: Scope, send: Send) -> bool:
         """Answers a CORS preflight for any path; False for an OPTIONS request that is none."""

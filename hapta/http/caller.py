@@ -89,7 +89,7 @@ def check_access(access: Access, caller: Caller) -> None:
         InsufficientScope: a scope or role is missing.
     """
     match access.kind:
-        case "public" | "page" | "client" | "in_band":
+        case "public" | "page" | "client" | "in_band" | "visitor" | "operator":
             return
         case "session":
             allowed = caller.client_id is None

@@ -11,6 +11,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import zstandard
@@ -210,6 +211,12 @@ def choose(accept_encoding: bytes | None) -> Encoding | None:
         if weight > best_weight:
             best, best_weight = encoding, weight
     return best if best_weight >= weights.get(b"identity", 0.0) else None
+
+
+@lru_cache(256)
+def takes_gzip(accept_encoding: bytes) -> bool:
+    """Whether gzip may be sent, whatever else the client would rather have: for what is kept in that form."""
+    return accept_weights(accept_encoding).get(b"gzip", 0.0) > 0.0
 
 
 def accept_weights(header: bytes) -> dict[bytes, float]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from hapta.http.api import Content, Endpoint, Reply, Table
 from hapta.http.errors import SYNC
-from hapta.http.openapi import AppTokens, document
+from hapta.http.openapi import AppTokens, as_3_0, document
 from hapta.http.requests import Request
 from hapta.http.validate import Wire
 from hapta.kit.access import PUBLIC
@@ -66,6 +66,19 @@ class DocumentQuery(Wire, frozen=True):
     version: Literal["3.1", "3.0"] = "3.1"
 
 
+class Live(Protocol):
+    """A part of the document that is not known before the server runs."""
+
+    @property
+    def generation(self) -> int:
+        """Another number means another document."""
+        ...
+
+    def extend(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The document, of OpenAPI 3.1, with that part; what is given must stay as it is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What the document and the pages say of this server."""
@@ -75,6 +88,8 @@ class About:
     description: str = ""
     server_url: str = "/"
     app_tokens: AppTokens | None = None
+    live: Live | None = None
+    """What is described beside the table, and may change while the server runs."""
 
 
 def routes(endpoints: Sequence[Endpoint], about: About, assets_dir: Path = ASSETS_DIR) -> list[Endpoint]:
@@ -140,7 +155,7 @@ class _Docs:
         self._endpoints = endpoints
         self._about = about
         self._assets = assets
-        self._documents: dict[str, bytes] = {}
+        self._documents: dict[str, tuple[int, bytes]] = {}
 
     async def swagger(self) -> Reply:
         return await asyncio.to_thread(self._page, ("swagger-ui.css", "docs.css"), ("swagger-ui.js", "docs.js"))
@@ -149,9 +164,12 @@ class _Docs:
         return await asyncio.to_thread(self._page, ("docs.css",), ("scalar.js", "api-reference.js"))
 
     async def openapi(self, query: DocumentQuery, request: Request) -> Reply:
-        if query.version not in self._documents:
-            self._documents[query.version] = msgspec.json.encode(self._document(query.version))
-        content = self._documents[query.version]
+        live = self._about.live
+        generation = 0 if live is None else live.generation
+        known = self._documents.get(query.version)
+        if known is None or known[0] != generation:
+            known = self._documents[query.version] = generation, msgspec.json.encode(self._document(query.version))
+        content = known[1]
         return _unless_known(request, content, "application/json", hashlib.sha256(content).hexdigest()[:16], _ASK_AGAIN)
 
     async def asset(self, name: str, request: Request) -> Reply:
@@ -164,15 +182,17 @@ class _Docs:
 
     def _document(self, version: str) -> dict[str, Any]:
         about = self._about
-        return document(
+        made = document(
             self._endpoints,
             title=about.title,
             version=about.version,
             description=about.description,
             server_url=about.server_url,
-            openapi="3.0.0" if version == "3.0" else "3.1.0",
             app_tokens=about.app_tokens,
         )
+        if about.live is not None:
+            made = about.live.extend(made)
+        return as_3_0(made) if version == "3.0" else made
 
     def _page(self, styles: Sequence[str], scripts: Sequence[str]) -> Reply:
         found = {name: self._assets.address(name) for name in ("icon.svg", *styles, *scripts)}

@@ -292,7 +292,7 @@ def _render_pocketbase(error: HaptaError, status: int, correlation_id: str, now_
     elif isinstance(error, TooMany):
         message = "Too Many Requests."
     elif isinstance(error, RouteNotFound):
-        message = "The requested resource wasn't found."
+        message = "File not found."
     return _encode({"data": data, "message": message, "status": status})
 
 
@@ -378,6 +378,7 @@ _BY_PREFIX: tuple[tuple[str, Dialect], ...] = (
     ("/v2/", RELAY),
     ("/v3/", RELAY),
     ("/api/", POCKETBASE),
+    ("/_/", POCKETBASE),
 )
 
 

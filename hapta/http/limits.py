@@ -1,22 +1,24 @@
 """Rate limits by class: which budget an endpoint draws on, and whose.
 
 Public endpoints draw on the budget of the client's address, the others on that of the account: a new login, a reconnect or
-a header of the client's own making gives nobody a new budget.
+a header of the client's own making gives nobody a new budget. An endpoint of the class `handler` draws on nothing here: what
+it costs depends on what is asked, and only its handler knows that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Network, ip_address
 from math import ceil
 from typing import Literal
 
 from hapta.kit.errors import TooMany
+from hapta.kit.networks import network_of
 from hapta.kit.ratelimit import Decision, Limiter, Rate, policy_header
 
 Headers = tuple[tuple[bytes, bytes], ...]
+HANDLER = "handler"
+"""The limit of endpoints whose handlers draw themselves, and put what came of it on their answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +71,8 @@ class Limits:
         if self._limiter is None:
             raise RuntimeError("limits are switched off")
         if ":" in who:
-            who = _network(who)
+            who = network_of(who)
         return self._limiter.hit(f"{limit.name}:{who}", limit.rate)
-
-
-@lru_cache(maxsize=4096)
-def _network(address: str) -> str:
-    """Who is behind an address that is more than four numbers: of IPv6 the /64, which is the least that a line gets, so that
-    nobody has a budget for each of its 2^64 addresses; without the port that some proxies write."""
-    host = address[1:].partition("]")[0] if address.startswith("[") else address
-    if host.count(":") == 1:
-        host = host.partition(":")[0]
-    try:
-        found = ip_address(host.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, IPv4Address):
-        return str(found)
-    return str(found.ipv4_mapped or IPv6Network((found, 64), strict=False))
 
 
 def state_header(limit: LimitClass) -> Callable[[Decision], tuple[bytes, bytes]]:

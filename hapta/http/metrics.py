@@ -9,7 +9,7 @@ another worker than the last one continues that worker's own counters; sum over 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -34,6 +34,24 @@ class Level:
 
     def __init__(self) -> None:
         self.open = 0
+
+
+class Spread:
+    """How long something took, each time: a histogram."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS_SECONDS) + 1)
+        self.seconds = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.buckets[bisect_left(BUCKETS_SECONDS, seconds)] += 1
+        self.seconds += seconds
+
+
+Values = tuple[str, ...]
+"""Values of labels, in the order of their names."""
 
 
 class _Series:
@@ -105,6 +123,33 @@ class Metrics:
             metric = GaugeMetricFamily(name, text, labels=[label, "worker"])
             for value, number in read().items():
                 metric.add_metric([value, self._worker], number)
+            return metric
+
+        self._read.append(family)
+
+    def counters(self, name: str, text: str, labels: Sequence[str], read: Callable[[], Mapping[Values, float]]) -> None:
+        """Publishes counts that only grow, by the values of some labels; `name` without the ending `_total`.
+
+        Never a label whose values callers choose: each one is a series for good.
+        """
+
+        def family() -> Metric:
+            metric = CounterMetricFamily(name, text, labels=[*labels, "worker"])
+            for values, number in read().items():
+                metric.add_metric([*values, self._worker], number)
+            return metric
+
+        self._read.append(family)
+
+    def histograms(
+        self, name: str, text: str, labels: Sequence[str], read: Callable[[], Mapping[Values, Spread]]
+    ) -> None:
+        """Publishes durations by the values of some labels; see `counters`."""
+
+        def family() -> Metric:
+            metric = HistogramMetricFamily(name, text, labels=[*labels, "worker"])
+            for values, spread in read().items():
+                metric.add_metric([*values, self._worker], _cumulative(spread.buckets), spread.seconds)
             return metric
 
         self._read.append(family)

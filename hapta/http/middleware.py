@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,14 +19,15 @@ import msgspec
 import structlog
 
 from hapta.http.api import Endpoint, Reply
+from hapta.http.begun import Begun, begun
 from hapta.http.caller import CookieVerifier, InternalVerifier, bearer_token, check_access, one_token_in_its_header
 from hapta.http.compress import choose, compress_off_loop, worth_compressing
 from hapta.http.cors import CLOSED, OPEN, Cors
 from hapta.http.errors import PROBLEM, Dialect, InternalError, RouteNotFound, render_problem, status_of
 from hapta.http.errors import headers as error_headers
-from hapta.http.limits import LimitClass, Limits, RateLimited, state_header
+from hapta.http.limits import HANDLER, LimitClass, Limits, RateLimited, state_header
 from hapta.http.metrics import Metrics
-from hapta.http.protocol import ANSWER, Answer
+from hapta.http.protocol import ANSWER, LINE, Answer, Line
 from hapta.http.reading import reader_for
 from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Send, SlowBody
 from hapta.http.sockets import Disconnected, Socket
@@ -136,9 +137,11 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     if endpoint.allows_credentials:
         cors = edge.cors.with_credentials()
     wraps = dialect.wraps
-    limit = edge.limits.of(endpoint.limit)
-    limited = edge.limits.enabled
     address_limit = edge.limits.of("default")
+    draws = endpoint.limit != HANDLER
+    limit = edge.limits.of(endpoint.limit) if draws else address_limit
+    guesses_cost = edge.limits.enabled
+    limited = guesses_cost and draws
     policy, state = policy_header(limit.name, limit.rate), state_header(limit)
     provide = _provider(endpoint)
     read_body = reader_for(endpoint, edge.server)
@@ -176,7 +179,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
                         token = bearer_token(headers.get(b"authorization"))
                         caller = verify_cached(token) or await verifier.verify(token)
                 except Unauthenticated:
-                    if limited:
+                    if guesses_cost:
                         await _guess_costs(edge.limits, address_limit, address)
                     raise
                 request.caller = caller
@@ -196,7 +199,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
                 and type(result.content) not in _WHOLE
                 and not isinstance(result.content, msgspec.Struct)
             ):
-                result = await _begun(result)
+                result = await begun(result)
         except HaptaError as error:
             result = _error_reply(error, dialect, request, edge)
             if isinstance(error, RateLimited):
@@ -225,10 +228,22 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             body = _encode(_wrapped(content, status, result, edge.clock)) if wraps else _encode(content)
         else:
             more = (*extra, *rate_headers)
-            await _stream(status, content, media, more, request, headers, edge, send, finish, started)
+            await _stream(
+                status,
+                content,
+                media,
+                more,
+                request,
+                cors.headers(headers.get(b"origin")),
+                edge,
+                scope,
+                send,
+                finish,
+                started,
+            )
             return
         out: Headers = [media] if content is not None else []
-        if len(body) >= compress_min and worth_compressing(media[1].decode()):
+        if len(body) >= compress_min and worth_compressing(media[1].decode()) and not _is_encoded(extra):
             body = await _compressed(body, headers.get(b"accept-encoding"), out)
         if content is not None or status not in _BODILESS:
             out.append((b"content-length", str(len(body)).encode()))
@@ -257,6 +272,11 @@ def _says_cache(headers: Sequence[tuple[bytes, bytes]]) -> bool:
         if name == b"cache-control":
             return True
     return False
+
+
+def _is_encoded(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a handler has compressed its answer itself."""
+    return any(name == b"content-encoding" for name, _ in headers)
 
 
 class Envelope(msgspec.Struct):
@@ -402,52 +422,34 @@ async def _compressed(body: bytes, accept: bytes | None, out: Headers) -> bytes:
     return await compress_off_loop(body, encoding)
 
 
-class _Begun:
-    """A stream of chunks whose first one is there already."""
-
-    def __init__(self, first: bytes | None, rest: AsyncIterator[bytes]) -> None:
-        self._first = first
-        self._rest = rest
-
-    def __aiter__(self) -> _Begun:
-        return self
-
-    async def __anext__(self) -> bytes:
-        first, self._first = self._first, None
-        return first if first is not None else await anext(self._rest)
-
-    async def aclose(self) -> None:
-        """Ends the maker of the chunks now, and what it holds open with it, not whenever it is collected."""
-        close = getattr(self._rest, "aclose", None)
-        if close is not None:
-            await close()
-
-
-async def _begun(reply: Reply) -> Reply:
-    """A streamed answer of which the first chunk is there: what fails before it is still answered with its own status."""
-    chunks: AsyncIterator[bytes] = reply.content
-    return replace(reply, content=_Begun(await anext(chunks, None), chunks))
-
-
 async def _stream(
     status: int,
-    chunks: _Begun,
+    chunks: Begun,
     media: tuple[bytes, bytes],
     extra: tuple[tuple[bytes, bytes], ...],
     request: Request,
-    request_headers: dict[bytes, bytes],
+    cors: Sequence[tuple[bytes, bytes]],
     edge: Edge,
+    scope: Scope,
     send: Send,
     finish: Finish,
     started: float,
 ) -> None:
-    """Sends an answer chunk by chunk. After its start nothing can be taken back: a failure ends the connection loudly."""
+    """Sends an answer chunk by chunk. After its start nothing can be taken back: a failure ends the connection loudly.
+
+    When the client goes away, no further chunk is taken. Contents that wait for something to happen are told as it goes, if they have
+    methods `connected(line)` and `gone()`: nobody else would ever wake them.
+    """
     headers: Headers = [media, (b"x-request-id", request.request_id.encode()), _server_timing(started)]
-    headers += [*_security_headers(edge), *extra, *edge.cors.headers(request_headers.get(b"origin"))]
+    headers += [*_security_headers(edge), *extra, *cors]
     size = 0
     try:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if request.method != "HEAD":  # what nobody will read is not made
+            line: Line | None = scope.get(LINE)
+            if line is not None:
+                chunks.connected(line)
+                line.watch(scope, chunks.gone)
             async for chunk in chunks:
                 size += len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -504,16 +506,10 @@ class ForeignOrigin(Forbidden):
     message = "Pages of this origin may not connect"
 
 
-class SocketCount:
-    """How many sockets this worker holds; past the limit new ones are refused before the handshake."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.open = 0
-
-
 def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> Compiled:
-    limit = edge.limits.of(endpoint.limit)
+    draws = endpoint.limit != HANDLER
+    limit = edge.limits.of(endpoint.limit if draws else "default")
+    limited = edge.limits.enabled and draws
     observe = edge.metrics.observer(endpoint.name)
     sockets = edge.metrics.sockets
     handler, names = endpoint.handler, endpoint.parameters
@@ -528,7 +524,7 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
         origin = headers.get(b"origin")
         if origin is not None and origin != own_origin and not edge.cors.allows(origin):
             refusal = ForeignOrigin()
-        elif edge.limits.enabled:
+        elif limited:
             drawn = edge.limits.hit(limit, address)
             decision = drawn if isinstance(drawn, Decision) else await drawn
             refusal = None if decision.allowed else RateLimited(limit, decision)

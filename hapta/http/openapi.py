@@ -55,7 +55,9 @@ _REASONS: Mapping[int, str] = {
     415: "A content type or encoding that is not read here",
     429: "Past a limit of rate",
     500: "Unexpected; quote the id to the operator",
+    502: "PocketBase did not answer properly",
     503: "Not now; nothing was written",
+    504: "PocketBase did not answer in time",
 }
 
 _HEADERS: Mapping[str, Json] = {
@@ -215,6 +217,8 @@ _WHO: Mapping[str, str] = {
     "public": "Anybody may call this.",
     "page": "A page for browsers; who is not signed in gets the login.",
     "client": "For registered clients, by their credentials.",
+    "visitor": "For guests and for signed-in records; PocketBase's rules decide what each of them gets.",
+    "operator": "For operators, by the key of the setting `gateway.admin_key` in the header `X-Hapta-Admin-Key`.",
     "in_band": "Anybody may connect; the first message must carry a token.",
     "session": "For a signed-in account.",
     "scope": "For a token with the scope `{}`.",

@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with three additions of ours: a bound on the head of a request, a short way for small answers, and a
-word to the application when the server stops.
+"""uvicorn's HTTP protocol with four additions of ours: a bound on the head of a request, a short way for small answers, a line for
+streams, and a word to the application when the server stops.
 
 The parser gathers header lines without any limit, so whoever never ends a header line would fill the memory before the edge sees
 anything; here a head that passes the limit is answered 431. And uvicorn checks each header of an answer with two regular
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -28,6 +28,30 @@ MAX_WHOLE_BYTES = 64 * 1024
 ANSWER = "hapta.answer"
 """Where the edge finds `BoundedHttpProtocol.answer` in the scope of a request; other servers do not put it there."""
 
+LINE = "hapta.line"
+"""Where the edge finds the `Line` of a request in its scope."""
+
+
+class Line(Protocol):
+    """The connection below an answer that is streamed: uvicorn sends into the void when the client is gone, and tells nobody."""
+
+    def watch(self, scope: dict[str, Any], lost: Callable[[], None]) -> None:
+        """Calls `lost` once when the client goes away before the answer to this request is complete; at once if it has."""
+        ...
+
+    def push(self, chunk: bytes) -> bool:
+        """Writes a chunk of the answer that is being streamed, without waking its task; for one whose task waits for more to send.
+
+        Returns:
+            False: it has to go the usual way, which waits for a slow reader. Nothing was written.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Cuts the connection of somebody who takes nothing any more."""
+        ...
+
+
 Answer = Callable[[dict[str, Any], int, Sequence[tuple[bytes, bytes]], bytes], bool]
 
 
@@ -40,6 +64,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._watched: Any = None
+        self._lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """From now on the first head is waited for."""
@@ -50,6 +76,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Nothing is waited for any more."""
         self._stop_waiting()
         super().connection_lost(exc)
+        watched, lost = self._watched, self._lost
+        self._watched = self._lost = None
+        if lost is not None and not watched.response_complete:
+            lost()
 
     def _wait_for_head(self) -> None:
         if self._head_timer is None:
@@ -70,7 +100,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The head is whole: from here on the edge counts."""
         self._in_head = False
         self._stop_waiting()
-        cast(dict[str, Any], self.scope)[ANSWER] = self.answer
+        scope = cast(dict[str, Any], self.scope)
+        scope[ANSWER] = self.answer
+        scope[LINE] = self
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -115,6 +147,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
         return True
+
+    def watch(self, scope: dict[str, Any], lost: Callable[[], None]) -> None:
+        """See `Line`."""
+        cycle = self.cycle
+        if cast(object, cycle.scope) is not scope:
+            return  # a pipelined request, whose cycle is not the newest one
+        if cycle.disconnected:
+            lost()
+            return
+        self._watched, self._lost = cycle, lost
+
+    def push(self, chunk: bytes) -> bool:
+        """See `Line`."""
+        cycle = self._watched
+        if (
+            cycle is None
+            or cycle.disconnected
+            or cycle.response_complete
+            or not cycle.chunked_encoding
+            or self.flow.write_paused
+        ):
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
+
+    def abort(self) -> None:
+        """See `Line`."""
+        self.transport.abort()
 
     def shutdown(self) -> None:
         """The server stops: tells the application, so that long polls answer now and not when their time is up."""

@@ -80,6 +80,11 @@ class Request:
         return [value.decode("latin-1") for key, value in self._pairs if key == wanted]
 
     @property
+    def header_pairs(self) -> Sequence[tuple[bytes, bytes]]:
+        """All header lines as they came, names in lower case."""
+        return self._pairs
+
+    @property
     def cookies(self) -> Mapping[str, str]:
         """The cookies by name. Of two with one name the first counts, which browsers send for the more specific path."""
         if self._cookies is None:

@@ -51,7 +51,9 @@ class Access:
     """Who may call an endpoint. `value` is the scope's or role's name where the kind needs one; of `client`, the scope of the token
     that the handler wants to see."""
 
-    kind: Literal["public", "page", "client", "in_band", "visitor", "session", "scope", "role", "admin", "internal"]
+    kind: Literal[
+        "public", "page", "client", "in_band", "visitor", "operator", "session", "scope", "role", "admin", "internal"
+    ]
     value: str = ""
 
     def __str__(self) -> str:
@@ -63,6 +65,8 @@ IN_BAND = Access("in_band")
 """A socket that authenticates by its first message; the handler refuses whoever does not."""
 VISITOR = Access("visitor")
 """Guests, and holders of a gateway session: the gateway tells them apart by the token and PocketBase's rules judge them."""
+OPERATOR = Access("operator")
+"""Operators of the gateway, by their key in a header of its own: the handler compares it. It stands for no user."""
 PAGE = Access("page")
 """A page for browsers: it reads the session's cookie itself, and shows the login to whoever has none."""
 CLIENT = Access("client")
@@ -73,7 +77,7 @@ ADMIN = Access("admin")
 INTERNAL = Access("internal")
 """The other server of a pair, by a token over this very request."""
 
-HANDLER_DECIDES = frozenset({"public", "page", "client", "in_band", "visitor"})
+HANDLER_DECIDES = frozenset({"public", "page", "client", "in_band", "visitor", "operator"})
 """Kinds for which the edge authenticates nobody."""
 
 

@@ -6,6 +6,7 @@ Conversion is strict: what a person would not write on purpose is refused with w
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from hapta.kit.ratelimit import Rate
 
 T = TypeVar("T")
 Hidden = Literal["", "all", "password"]
-Form = Literal["", "database", "bus", "rate"]
+Form = Literal["", "database", "bus", "rate", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class About:
     minimum: float | None = None
     maximum: float | None = None
     form: Form = ""
+    """`json`: an object as text, or a table of the settings file, which becomes such a text."""
 
 
 def setting(
@@ -103,14 +105,14 @@ def duration_seconds(text: str) -> int:
 
 def convert(spec: Spec, value: object) -> object:
     """The value in the field's own type. Raises ValueError with what was expected."""
-    result = _parse(spec, value)
+    result = _parse_json(spec, value) if spec.about.form == "json" else _parse(spec, value)
     if isinstance(result, (int, float)) and not isinstance(result, bool):
         low, high = spec.about.minimum, spec.about.maximum
         if not (low is None or result >= low) or not (high is None or result <= high):
             raise ValueError(f"expected {spec.expected}")
     if spec.about.form == "rate":
         Rate.parse(cast(str, result))
-    elif spec.about.form and result and urlsplit(cast(str, result)).scheme not in _SCHEMES[spec.about.form]:
+    elif spec.about.form in _SCHEMES and result and urlsplit(cast(str, result)).scheme not in _SCHEMES[spec.about.form]:
         raise ValueError(f"expected {spec.expected}")
     return result
 
@@ -137,6 +139,25 @@ def _parse(spec: Spec, value: object) -> object:
             return None
         raise wrong
     return Path(value)
+
+
+def _parse_json(spec: Spec, value: object) -> str:
+    wrong = ValueError(f"expected {spec.expected}")
+    if isinstance(value, dict):
+        try:
+            return json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):  # a date, or a number that JSON has not
+            raise wrong from None
+    if not isinstance(value, str):
+        raise wrong
+    if value.strip():
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            raise wrong from None
+        if not isinstance(parsed, dict):
+            raise wrong
+    return value.strip()
 
 
 def _parse_flag(value: object, wrong: ValueError) -> bool:
@@ -179,6 +200,8 @@ def expected(spec: Spec) -> str:
         return "one of " + ", ".join(get_args(kind))
     if about.form == "rate":
         return "a rate like 600/60:200 (count, seconds, burst)"
+    if about.form == "json":
+        return "a JSON object, or a table of the settings file"
     if about.form:
         return "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in _SCHEMES[about.form])
     if kind is bool:

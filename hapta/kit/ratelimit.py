@@ -71,7 +71,8 @@ class Limiter(Protocol):
     """Whoever keeps the budgets. The answer is there at once where that is possible, so that it costs no task switch."""
 
     def hit(self, key: str, rate: Rate, cost: int = 1) -> Decision | Awaitable[Decision]:
-        """Draws `cost` from the budget of `key`, or refuses and draws nothing."""
+        """Draws `cost` from the budget of `key`, or refuses and draws nothing. A negative cost gives back what was drawn for
+        something that did not come about; none asks only."""
         ...
 
     async def close(self) -> None: ...

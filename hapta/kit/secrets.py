@@ -37,8 +37,11 @@ Purpose = Literal[
     "device-cookie",
     "dpop-nonce",
     "key-seal",
-    "challenge",
+    "root-seal",
     "user-code",
+    "gateway-token",
+    "gateway-token-kid",
+    "gateway-seal",
 ]
 
 MIN_PRODUCTION_BYTES = 32

@@ -168,3 +168,28 @@ async def test_a_redis_that_hangs_does_not_hang_the_callers(own_redis: RedisServ
     assert not limiter.healthy
     own_redis.resume()
     await limiter.close()
+
+
+@pytest.mark.parametrize("later_seconds", [0.0, 0.9, 3.0])
+async def test_what_is_given_back_can_be_drawn_again_and_no_more_than_that(
+    limiter: Limiter, clock: FakeClock, later_seconds: float
+) -> None:
+    for _ in range(5):
+        assert (await hit(limiter, "a")).allowed
+    for _ in range(2):
+        await hit(limiter, "a", cost=-1)
+    clock.advance(seconds=later_seconds)
+    allowed = [(await hit(limiter, "a")).allowed for _ in range(8)]
+    assert sum(allowed) == min(5, 2 + int(later_seconds))
+
+
+async def test_giving_back_more_than_was_drawn_makes_no_budget_larger_than_whole(limiter: Limiter) -> None:
+    await hit(limiter, "a")
+    await hit(limiter, "a", cost=-1)
+    assert sum([(await hit(limiter, "a")).allowed for _ in range(9)]) == 5
+
+
+async def test_a_question_of_no_cost_draws_nothing(limiter: Limiter) -> None:
+    for _ in range(20):
+        assert (await hit(limiter, "a", cost=0)).remaining == 5
+    assert sum([(await hit(limiter, "a")).allowed for _ in range(9)]) == 5

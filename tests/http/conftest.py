@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import httpx
@@ -26,7 +26,7 @@ def new_house() -> Iterable[NewHouse]:
     """Makes edges; `limits` are rates by class name, and without any the limits are off."""
     made: list[House] = []
 
-    def new(limits: dict[str, str] | None = None, **server: Any) -> House:
+    def new(limits: dict[str, str] | None = None, *, origins: Sequence[str] = ("*",), **server: Any) -> House:
         clock, api, metrics, lines = FakeClock(), Handlers(), Metrics(), io.BytesIO()
         rates = {"default": "600/60:200", "account": "600/60:200", **(limits or {})}
         classes = {
@@ -36,7 +36,7 @@ def new_house() -> Iterable[NewHouse]:
         limiter = MemoryLimiter(clock.monotonic) if limits else None
         access_log = AccessLog(lines, encode=access_lines)
         settings = ServerSettings(**{"max_body_bytes": MAX_BODY, **server})
-        edge = Edge(settings, Known(), Limits(limiter, classes), Cors(["*"]), metrics, clock, access_log)
+        edge = Edge(settings, Known(), Limits(limiter, classes), Cors(origins), metrics, clock, access_log)
         house = House(Application(endpoints(api), edge), api, metrics, clock, lines, access_log)
         made.append(house)
         return house

@@ -91,6 +91,9 @@ class Handlers:
     async def named(self, name: str) -> Letter:
         return Letter(text=name)
 
+    async def draws_itself(self) -> Reply:
+        return Reply(200, b"{}", ((b"ratelimit", b'"own";r=1;t=2'),))
+
     async def stream(self) -> Reply:
         return Reply(200, self._chunks([b"one\n", b"two\n", b"three\n"]), (), "application/x-ndjson")
 
@@ -136,6 +139,9 @@ def endpoints(api: Handlers) -> list[Endpoint]:
         table.post("/upload", api.upload, summary="Upload", answers={200: Size}),
         table.post("/raw", api.raw, summary="Raw", answers={200: Size}),
         table.get("/named/{name}", api.named, summary="Named", answers={200: Letter}),
+        table.get("/open-stream", api.stream, summary="Stream", answers={200: None}, cors="open"),
+        table.get("/draws-itself", api.draws_itself, summary="Draw", answers={200: Letter}, limit="handler"),
+        guarded.get("/draws-for", api.private, summary="Draw", answers={200: Letter}, limit="handler"),
         *[
             table.get(f"/{name.replace('_', '-')}", getattr(api, name), summary="Stream", answers={200: None})
             for name in ("stream", "stream_refuses", "stream_fails", "stream_breaks", "stream_of_nothing")

@@ -116,3 +116,26 @@ async def test_as_many_entries_as_there_are_proxies_are_believed_from_the_right(
     async with house.client() as client:
         answer = await client.get("/refuses", headers=[("x-forwarded-for", value) for value in forwarded])
     assert answer.json()["address"] == address
+
+
+# --- handlers that draw themselves ---
+
+
+async def test_an_endpoint_whose_handler_draws_takes_nothing_at_the_edge(new_house: NewHouse) -> None:
+    house = new_house({"default": "6/60:2", "account": "6/60:2"})
+    async with house.client() as client:
+        for _ in range(5):
+            answer = await client.get("/draws-itself")
+            assert answer.status_code == 200
+            assert answer.headers.get_list("ratelimit") == ['"own";r=1;t=2']
+            assert "ratelimit-policy" not in answer.headers
+            answer = await client.get("/draws-for", headers={"authorization": "Bearer of-alice"})
+            assert (answer.status_code, answer.headers.get("ratelimit")) == (200, None)
+        assert (await client.get("/nothing")).headers["ratelimit"].startswith('"default";r=1;')
+
+
+async def test_guesses_at_tokens_cost_where_the_handler_draws_too(new_house: NewHouse) -> None:
+    house = new_house({"default": "6/60:2"})
+    async with house.client() as client:
+        guesses = [await client.get("/draws-for", headers={"authorization": f"Bearer guess-{n}"}) for n in range(4)]
+    assert [guess.status_code for guess in guesses] == [401, 401, 429, 429]

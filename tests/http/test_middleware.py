@@ -314,3 +314,13 @@ async def test_a_client_that_breaks_off_leaves_the_server_as_it_was(house: House
         assert (await client.post("/raw", content=b"abc")).json() == {"bytes": 3}
     assert "server" not in answer.headers
     assert house.metrics.requests.open == 0
+
+
+async def test_a_stream_for_anybodys_pages_says_so_whatever_origins_are_listed(new_house: NewHouse) -> None:
+    house = new_house(origins=["https://app.example"])
+    async with house.client() as client:
+        headers = {"origin": "https://other.example"}
+        opened = await client.get("/open-stream", headers=headers)
+        listed = await client.get("/stream", headers=headers)
+    assert (opened.status_code, opened.headers["access-control-allow-origin"]) == (200, "*")
+    assert "access-control-allow-origin" not in listed.headers

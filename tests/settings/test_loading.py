@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_every_setting_can_be_set_by_its_own_environment_name(tmp_path: Path) ->
         elif spec.about.form == "rate":
             text = "1/1:1"
         elif spec.about.form:
-            text = {"database": "sqlite:///x.db", "bus": "redis://h"}[spec.about.form]
+            text = {"database": "sqlite:///x.db", "bus": "redis://h", "json": "{}"}[spec.about.form]
         elif spec.expected.startswith("one of "):
             text = spec.expected.split(", ")[-1]
         else:
@@ -247,3 +248,24 @@ def test_lengths_of_time_have_units(text: str, seconds: int) -> None:
 def test_a_length_of_time_in_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected seconds"):
         duration_seconds(text)
+
+
+# --- objects ---
+
+
+def test_an_object_is_taken_as_json_and_as_a_table(tmp_path: Path) -> None:
+    (tmp_path / "hapta.toml").write_text('[gateway.limits.list]\nlimit = 5\nby = ["ip"]\n')
+    assert json.loads(load({}, cwd=tmp_path).gateway.limits) == {"list": {"limit": 5, "by": ["ip"]}}
+    text = ' {"list": {"limit": 7}} '
+    assert load({"HAPTA_GATEWAY_LIMITS": text}, cwd=tmp_path).gateway.limits == text.strip()
+    assert load({"HAPTA_GATEWAY_LIMITS": ""}, cwd=tmp_path).gateway.limits == ""
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "1", "list"])
+def test_what_is_no_object_is_refused_where_one_is_expected(tmp_path: Path, text: str) -> None:
+    assert "expected a JSON object, or a table" in problems({"HAPTA_GATEWAY_LIMITS": text}, tmp_path)
+
+
+def test_a_table_with_what_json_has_not_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hapta.toml").write_text("[gateway.limits.list]\nlimit = 1979-05-27\n")
+    assert "gateway.limits" in problems({}, tmp_path)
