@@ -9,11 +9,11 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
@@ -23,6 +23,8 @@ from hapta.bus.bus import Bus
 from hapta.db import connect as db_connect
 from hapta.db import migrate
 from hapta.db.database import Database, WriteTx
+from hapta.gateway.pocketbase.binary import find_binary
+from hapta.gateway.wanted import is_wanted
 from hapta.http import health
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
@@ -34,15 +36,19 @@ from hapta.http.openapi import AppTokens, document
 from hapta.http.pages import Pages
 from hapta.http.requests import Receive, Scope, Send
 from hapta.identity.core import Core
+from hapta.identity.events import Event
 from hapta.identity.feature import TEMPLATE_FOLDERS as IDENTITY_TEMPLATES
 from hapta.identity.feature import Identity, Job, open_identity
 from hapta.identity.models import Revocation, RewrappedKey
 from hapta.identity.passwords import Passwords
+from hapta.identity.people import IdentityStore
+from hapta.identity.people_store import OnPersonDeleted, RewrapVaultKeys
 from hapta.identity.service import AccountService
 from hapta.identity.sessions import SessionService
 from hapta.kit.access import UserId, Verifier
 from hapta.kit.background import ended
 from hapta.kit.clock import Clock, SystemClock
+from hapta.kit.door import Door
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
 from hapta.kit.logs import AccessLog, configure
@@ -59,6 +65,11 @@ from hapta.settings import from_environment as settings_from_environment
 from hapta.sync.feature import Sync, open_sync
 from hapta.sync.keys import KeyMaterial
 from hapta.sync.keys import RewrappedKey as SyncKey
+
+if TYPE_CHECKING:
+    from hapta.gateway.feature import Gateway
+
+Report = Callable[[Event], Awaitable[None]]
 
 _log = structlog.get_logger("hapta.app")
 
@@ -78,6 +89,8 @@ class Services:
     accounts: AccountService
     passwords: Passwords
     sync: Sync
+    door: Door
+    """Judges every token of people's own sessions; further features add what they hand out."""
 
 
 @asynccontextmanager
@@ -107,6 +120,57 @@ async def open_services(
     async def purge(tx: WriteTx, user_id: UserId) -> None:
         await sync.service.purge(tx, user_id)
 
+    async with AsyncExitStack() as stack:
+        identity, oauth = await stack.enter_async_context(
+            open_signing_in(
+                db,
+                auth_db,
+                bus,
+                clock,
+                ids,
+                settings,
+                limiter=limiter,
+                rewrap_vault_keys=rewrap,
+                on_deleted=[purge],
+                serve=run_upkeep,
+            )
+        )
+        core, sessions = identity.whole, identity.core.sessions
+
+        async def revoke_device(user_id: str, device_id: str) -> None:
+            await sessions.revoke_device(UserId(user_id), device_id)
+
+        door = Door(sessions)
+        sync = await open_sync(db, bus, clock, ids, door, settings.sync, revoke_device, run_upkeep=run_upkeep)
+        stack.push_async_callback(sync.close)
+        sessions.on_revoked(sync.on_revoked)
+        # Last of all: what a crash left half done may concern every part.
+        await core.people.catch_up(everything=True)
+        yield Services(db, auth_db, bus, core, identity, oauth, sessions, core.accounts, core.passwords, sync, door)
+
+
+@asynccontextmanager
+async def open_signing_in(
+    db: Database,
+    auth_db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    settings: Settings,
+    *,
+    limiter: Limiter | None = None,
+    people: IdentityStore | None = None,
+    rewrap_vault_keys: RewrapVaultKeys | None = None,
+    on_deleted: Sequence[OnPersonDeleted] = (),
+    serve: bool = True,
+) -> AsyncGenerator[tuple[Identity, OAuth | None]]:
+    """Builds identity and, unless it is switched off, the authorization server, and ties the two together.
+
+    Args:
+        limiter, people, rewrap_vault_keys, on_deleted: as in `open_identity`.
+        serve: as in `open_oauth`.
+    """
+
     async def forget_consents(tx: WriteTx, user_id: UserId) -> None:
         if oauth is not None:
             await oauth.consents.forget_user(tx, user_id)  # what it ends, the watch of each worker carries on
@@ -125,20 +189,13 @@ async def open_services(
                 ids,
                 settings,
                 limiter=limiter,
-                rewrap_vault_keys=rewrap,
-                on_deleted=[purge],
+                people=people,
+                rewrap_vault_keys=rewrap_vault_keys,
+                on_deleted=on_deleted,
                 forget_unproved=[forget_consents],
                 on_factors_changed=end_grants,
             )
         )
-        core, sessions = identity.whole, identity.core.sessions
-
-        async def revoke_device(user_id: str, device_id: str) -> None:
-            await sessions.revoke_device(UserId(user_id), device_id)
-
-        sync = await open_sync(db, bus, clock, ids, sessions, settings.sync, revoke_device, run_upkeep=run_upkeep)
-        stack.push_async_callback(sync.close)
-        sessions.on_revoked(sync.on_revoked)
         if settings.oauth.enabled:
             opening = open_oauth(
                 auth_db,
@@ -146,18 +203,16 @@ async def open_services(
                 clock,
                 ids,
                 settings,
-                people=core.people,
-                sessions=sessions,
+                people=identity.core.people,
+                sessions=identity.core.sessions,
                 browser=identity.browser,
                 events=identity.events,
                 fetch=identity.fetch,
                 limiter=limiter,
-                serve=run_upkeep,
+                serve=serve,
             )
             oauth = await stack.enter_async_context(opening)
-        # Last of all: what a crash left half done may concern every part.
-        await core.people.catch_up(everything=True)
-        yield Services(db, auth_db, bus, core, identity, oauth, sessions, core.accounts, core.passwords, sync)
+        yield identity, oauth
 
 
 def sync_key(key: RewrappedKey) -> SyncKey:
@@ -175,6 +230,7 @@ class Hapta:
         self._extra_endpoints = extra_endpoints
         self._application: Application | None = None
         self.services: Services
+        self.gateway: Gateway | None = None
         self.endpoints: list[Endpoint] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -189,6 +245,8 @@ class Hapta:
         """The server accepts nothing more: whatever only waits is answered now."""
         if self._application is not None:
             self.services.sync.hub.stop_waiting()
+            if self.gateway is not None:
+                self.gateway.stop_waiting()
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[Services]:
@@ -215,11 +273,20 @@ class Hapta:
             services = await stack.enter_async_context(
                 open_services(settings, db, bus, clock, self.ids, limiter if enabled else None, auth_db=auth_db)
             )
-            watch = services.identity.watch
-            await watch.open()
-            stack.push_async_callback(watch.close)
-            start_jobs(stack, _jobs(services))
-            services.signing_in.outbox.start()
+            self.gateway = gateway = await gateway_of(
+                stack,
+                settings,
+                services.db,
+                bus,
+                clock,
+                self.ids,
+                services.identity.people,
+                services.door,
+                services.sync,
+                limiter=limiter if enabled else None,
+                report=report_to(services),
+            )
+            await start_signing_in(stack, services.signing_in, services.oauth)
             access_log = AccessLog(sys.stderr.buffer, encode=access_lines) if settings.log.access else None
             if access_log is not None:
                 stack.callback(access_log.close)
@@ -232,12 +299,17 @@ class Hapta:
                 checks([services.db, services.auth_db], services.bus),
                 metrics,
                 settings.server.metrics_token,
-                [*identity_endpoints(settings, services.signing_in, services.oauth), *self._extra_endpoints],
+                [
+                    *identity_endpoints(settings, services.signing_in, services.oauth),
+                    *gateway_endpoints(settings, gateway),
+                    *self._extra_endpoints,
+                ],
                 app_tokens(settings),
+                None if gateway is None else gateway.document,
             )
             edge = Edge(
                 settings.server,
-                verifier_of(services.sessions, services.oauth),
+                verifier_of(services.door, services.oauth),
                 Limits(limiter if enabled else None, limit_classes(settings.ratelimit)),
                 Cors(settings.server.cors_origin),
                 metrics,
@@ -247,8 +319,63 @@ class Hapta:
                 resource_metadata="" if services.oauth is None else resource_metadata_url(services.oauth.issuer),
             )
             self.services = services
-            self._application = Application(self.endpoints, edge)
+            if gateway is not None:
+                gateway.publish(metrics)
+            self._application = Application(self.endpoints, edge, [] if gateway is None else gateway.dialects)
             yield services
+
+
+async def gateway_of(
+    stack: AsyncExitStack,
+    settings: Settings,
+    db: Database,
+    bus: Bus,
+    clock: Clock,
+    ids: Ids,
+    people: IdentityStore,
+    door: Door,
+    sync: Sync,
+    *,
+    limiter: Limiter | None,
+    report: Report | None = None,
+) -> Gateway | None:
+    """Opens the gateway where there is to be one, and lets its tokens open the rest of the server."""
+    if not is_wanted(settings, installed=find_binary() is not None):
+        return None
+    # Loaded only now: most of what it needs is nobody else's.
+    from hapta.gateway.feature import open_gateway
+
+    opening = open_gateway(db, bus, clock, ids, settings, people=people, limiter=limiter, report=report)
+    gateway = await stack.enter_async_context(opening)
+    door.add(gateway.verifier)
+
+    def ended_too(session_ids: Sequence[str]) -> None:
+        for session_id in session_ids:
+            user_id = gateway.verifier.user_of(session_id)
+            if user_id is not None:
+                sync.on_revoked(user_id, session_id)
+
+    gateway.sessions.on_ended(ended_too)
+    return gateway
+
+
+def gateway_endpoints(settings: Settings, gateway: Gateway | None) -> list[Endpoint]:
+    """Everything of the gateway, if there is one."""
+    if gateway is None:
+        return []
+    from hapta.gateway.feature import TEMPLATE_FOLDERS
+
+    secure = settings.server.public_address.startswith("https:")
+    return gateway.endpoints(Pages(settings.identity.product_name, secure, TEMPLATE_FOLDERS))
+
+
+def report_to(services: Services) -> Report:
+    """Writes security events of features that know no audit log."""
+
+    async def report(event: Event) -> None:
+        await services.auth_db.write(lambda tx: services.signing_in.events.record(tx, event))
+
+    return report
 
 
 async def lifespan(opened: Callable[[], AbstractAsyncContextManager[object]], receive: Receive, send: Send) -> None:
@@ -278,11 +405,13 @@ async def migrated(db: Database, settings: Settings, clock: Clock) -> None:
         raise migrate.MigrationError("The schema is not up to date: run hapta migrate")
 
 
-def _jobs(services: Services) -> dict[str, Job]:
-    jobs = dict(services.signing_in.jobs)
-    if services.oauth is not None:
-        jobs.update(services.oauth.jobs)
-    return jobs
+async def start_signing_in(stack: AsyncExitStack, identity: Identity, oauth: OAuth | None) -> None:
+    """Begins what works in the background, until the stack is closed."""
+    watch = identity.core.watch
+    await watch.open()
+    stack.push_async_callback(watch.close)
+    start_jobs(stack, {**identity.jobs, **({} if oauth is None else oauth.jobs)})
+    identity.outbox.start()
 
 
 def start_jobs(stack: AsyncExitStack, jobs: Mapping[str, Job]) -> None:
@@ -295,7 +424,7 @@ async def _run(job: Job) -> None:
     await job()
 
 
-def verifier_of(sessions: SessionService, oauth: OAuth | None) -> Verifier:
+def verifier_of(sessions: Verifier, oauth: OAuth | None) -> Verifier:
     """First-party tokens, and third-party ones where there is an authorization server."""
     if oauth is None:
         return sessions

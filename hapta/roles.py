@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -21,12 +22,16 @@ from hapta.app import (
     basic_metrics,
     checks,
     create_app,
+    gateway_endpoints,
+    gateway_of,
     identity_endpoints,
     lifespan,
     limit_classes,
     migrated,
     open_limiter,
+    open_signing_in,
     start_jobs,
+    start_signing_in,
     sync_key,
     verifier_of,
 )
@@ -44,7 +49,6 @@ from hapta.http.requests import Receive, Scope, Send
 from hapta.http.reverse_proxy import Relay, RelayedOnly, is_internal, not_found
 from hapta.http.upstream import Upstream
 from hapta.identity import routes as account_routes
-from hapta.identity.feature import open_identity
 from hapta.identity.internal.auth_http import HttpAuthSide
 from hapta.identity.internal.checks import DelegateCheck, LocalCheck
 from hapta.identity.internal.feed import RevocationFeed
@@ -59,12 +63,12 @@ from hapta.identity.people_store import LocalIdentityStore
 from hapta.identity.session_tokens import SessionTokens
 from hapta.kit.access import UserId, Verifier
 from hapta.kit.clock import Clock, SystemClock
+from hapta.kit.door import Door
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
 from hapta.kit.logs import AccessLog, configure
 from hapta.kit.process import tune
 from hapta.kit.ratelimit import Limiter
-from hapta.oauth.feature import open_oauth
 from hapta.oauth.issuer import Issuer
 from hapta.oauth.metadata import resource_metadata_url
 from hapta.routes import resource_table
@@ -75,6 +79,9 @@ from hapta.sync.feature import Sync, open_sync
 RELAYED = ("/oauth/", "/auth/", "/identity/", "/.well-known/", "/v1/auth")
 """What the auth server answers, by the beginning of the path."""
 OPEN_AT_AUTH = ("/healthz", "/readyz", "/metrics")
+
+if TYPE_CHECKING:
+    from hapta.gateway.feature import Gateway
 
 _log = structlog.get_logger("hapta.roles")
 
@@ -161,37 +168,17 @@ class AuthServer(_Server):
             peer = Peer(Upstream(settings.server.resource_url, answer_seconds=ANSWER_SECONDS), tokens)
             stack.push_async_callback(peer.close)
             people = HttpIdentityStore(peer)
-            identity = await stack.enter_async_context(
-                open_identity(db, db, bus, clock, self.ids, settings, limiter=limiter, people=people)
+            identity, oauth = await stack.enter_async_context(
+                open_signing_in(db, db, bus, clock, self.ids, settings, limiter=limiter, people=people)
             )
-            sessions = identity.core.sessions
-            oauth = None
-            if settings.oauth.enabled:
-                opening = open_oauth(
-                    db,
-                    bus,
-                    clock,
-                    self.ids,
-                    settings,
-                    people=people,
-                    sessions=sessions,
-                    browser=identity.browser,
-                    events=identity.events,
-                    fetch=identity.fetch,
-                    limiter=limiter,
-                )
-                oauth = await stack.enter_async_context(opening)
-            await identity.core.watch.open()
-            stack.push_async_callback(identity.core.watch.close)
-            start_jobs(stack, {**identity.jobs, **({} if oauth is None else oauth.jobs)})
-            identity.outbox.start()
+            await start_signing_in(stack, identity, oauth)
             keys = None if oauth is None else oauth.keys
 
             async def kids() -> Sequence[str]:
                 return [] if keys is None else [str(key["kid"]) for key in (await keys.jwks())["keys"]]
 
-            verifier = verifier_of(sessions, oauth)
-            answers = AuthAnswers(sessions, verifier, tokens, db, clock, kids)
+            verifier = verifier_of(identity.core.sessions, oauth)
+            answers = AuthAnswers(identity.core.sessions, verifier, tokens, db, clock, kids)
             access_log = self._access_log(stack)
             metrics = basic_metrics(db, bus, access_log)
             self.endpoints = [
@@ -230,11 +217,14 @@ class ResourceServer(_Server):
         self._relay: Relay
         self._request_ids = RequestIds()
         self._sync: Sync
+        self._gateway: Gateway | None = None
 
     def begin_stop(self) -> None:
         """The server accepts nothing more: whatever only waits is answered now."""
         if self._public is not None:
             self._sync.hub.stop_waiting()
+            if self._gateway is not None:
+                self._gateway.stop_waiting()
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See `_Server.answer`. Which listener a request came in by is the socket's word, not the client's."""
@@ -279,7 +269,8 @@ class ResourceServer(_Server):
             async def revoke_device(user_id: str, device_id: str) -> None:
                 await auth.revoke_device(UserId(user_id), device_id)
 
-            sync = await open_sync(db, bus, clock, ids, verifier, settings.sync, revoke_device)
+            door = Door(verifier)
+            sync = await open_sync(db, bus, clock, ids, door, settings.sync, revoke_device)
             stack.push_async_callback(sync.close)
             feed.on_revoked(sync.on_revoked)
 
@@ -309,13 +300,21 @@ class ResourceServer(_Server):
             metrics = basic_metrics(db, bus, access_log)
             metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: passwords.waiting)
             metrics.gauge("hapta_sync_sockets", "Authenticated sync sockets", lambda: sync.hub.socket_count)
+            self._gateway = await gateway_of(stack, settings, db, bus, clock, ids, people, door, sync, limiter=limiter)
             self.endpoints = resource_table(
-                sync.api, about(settings), clock, checks([db], bus), metrics, server.metrics_token
+                sync.api,
+                about(settings),
+                clock,
+                checks([db], bus),
+                metrics,
+                server.metrics_token,
+                gateway_endpoints(settings, self._gateway),
+                live=None if self._gateway is None else self._gateway.document,
             )
             development = server.environment == "development"
             edge = Edge(
                 server,
-                verifier,
+                door,
                 Limits(limiter, limit_classes(settings.ratelimit)),
                 Cors(server.cors_origin),
                 metrics,
@@ -330,7 +329,9 @@ class ResourceServer(_Server):
             self._relay = Relay(behind, tokens.sign_relay, server, metrics, clock)
             self._internal = Application(resource_routes(people), replace(edge, internal=InternalRequests(tokens)))
             self._sync = sync
-            self._public = Application(self.endpoints, edge)
+            if self._gateway is not None:
+                self._gateway.publish(metrics)
+            self._public = Application(self.endpoints, edge, [] if self._gateway is None else self._gateway.dialects)
             yield
 
 

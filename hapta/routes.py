@@ -25,15 +25,17 @@ def table(
     metrics_token: str,
     further: Sequence[Endpoint] = (),
     app_tokens: AppTokens | None = None,
+    live: docs.Live | None = None,
 ) -> list[Endpoint]:
     """Every endpoint of the server.
 
     Args:
         further: endpoints of an embedding program, served and documented like our own.
         app_tokens: how apps of others get tokens, for the document.
+        live: what is added to the document while the server runs.
     """
     more = [*identity.routes(accounts), *further]
-    return resource_table(sync_api, about, clock, checks, metrics, metrics_token, more, app_tokens)
+    return resource_table(sync_api, about, clock, checks, metrics, metrics_token, more, app_tokens, live)
 
 
 def resource_table(
@@ -45,6 +47,7 @@ def resource_table(
     metrics_token: str,
     further: Sequence[Endpoint] = (),
     app_tokens: AppTokens | None = None,
+    live: docs.Live | None = None,
 ) -> list[Endpoint]:
     """What the resource server of a pair serves itself; the rest is its auth server's (`roles.py`)."""
     endpoints = [
@@ -52,7 +55,7 @@ def resource_table(
         *sync.routes(sync_api),
         *further,
     ]
-    said = docs.About("Hapta", about.version, docs_text(), app_tokens=app_tokens)
+    said = docs.About("Hapta", about.version, docs_text(), app_tokens=app_tokens, live=live)
     return [*endpoints, *docs.routes(endpoints, said)]
 
 

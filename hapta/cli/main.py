@@ -37,6 +37,7 @@ COMMANDS = (
     Command("keys", "hapta.cli.keys", "app", "Keys that sign for OAuth clients: list, rotate, revoke, rewrap."),
     Command("audit", "hapta.cli.audit", "app", "The audit log: verify, export, key."),
     Command("webhook", "hapta.cli.webhook", "app", "Receivers of auth events: add, list, rotate, ping, replay."),
+    Command("rules", "hapta.cli.rules", "app", "Rules of the gateway: check a file before the server reads it."),
     Command("verify", "hapta.cli.verify", "verify", "Check all stored logs, without any key."),
     Command("backup", "hapta.cli.backup", "backup", "Copy database and secrets; the server may run."),
     Command("new-epoch", "hapta.cli.new_epoch", "new_epoch", "After a restore: tell devices of it."),

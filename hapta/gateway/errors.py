@@ -9,6 +9,7 @@ from hapta.kit.errors import (
     BadGateway,
     Forbidden,
     GatewayTimeout,
+    HaptaError,
     Invalid,
     InvalidToken,
     NotFound,
@@ -30,6 +31,12 @@ class CollectionMissing(NotFound):
     """There is no such collection, or it is closed from outside."""
 
     message = "Missing collection context."
+
+
+class SessionMissing(NotFound):
+    """The visitor has no such session, or it has ended."""
+
+    message = "There is no such session"
 
 
 class RecordMissing(NotFound):
@@ -85,6 +92,22 @@ class RuleRejected(Invalid):
 
     def __init__(self, message: str | None = None, *, number: int = 500, **fields: Any) -> None:
         super().__init__(message, hapta={"code": number}, **fields)
+
+
+class BatchFailed(Invalid):
+    """One request of a batch was refused, and so the whole of it: told the way PocketBase does (contract gateway, A.4).
+
+    Args:
+        number: of the request, from 0.
+        status: what the request alone would have been answered with.
+    """
+
+    message = "Batch transaction failed."
+
+    def __init__(self, number: int, error: HaptaError, status: int) -> None:
+        response = {"data": error.details, "message": error.message, "status": status}
+        failed = {"code": "batch_request_failed", "message": "Batch request failed.", "response": response}
+        super().__init__(requests={str(number): failed})
 
 
 class LimitReached(TooMany):

@@ -156,7 +156,7 @@ class Operation:
     visitor: Visitor
     client: Client
     record_id: str = ""
-    query: dict[str, str] = field(default_factory=dict[str, str])
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
     data: dict[str, Json] | None = None
     raw_query: bytes = b""
     filenames: tuple[tuple[str, str, str], ...] = ()

@@ -30,7 +30,11 @@ def parsed(raw: bytes) -> MappingProxyType[str, str]:
 
 
 @lru_cache(4096)
-def canonical(raw: bytes) -> str:
-    """The same parameters, written anew: what was checked is what goes on, with a leading `?` unless there are none."""
-    pairs = parsed(raw)
+def canonical(raw: bytes, whole: bool = False) -> str:
+    """The same parameters, written anew: what was checked is what goes on, with a leading `?` unless there are none.
+
+    Args:
+        whole: leave the choice of fields out.
+    """
+    pairs = {name: value for name, value in parsed(raw).items() if not (whole and name == "fields")}
     return "?" + urlencode(pairs) if pairs else ""

@@ -83,8 +83,10 @@ class GatewaySettings:
 
     limits: str = setting(
         "",
-        'Limits as JSON, by class or `collection:class`: `{"list": {"limit": 60, "every": 1000, "maxUses": 0, "mode": "reject",'
-        ' "by": ["ip", "identity"]}}`; `every` in milliseconds. They replace the built-in ones of the same name.',
+        'Limits by class or `collection:class`, as JSON or a table `[gateway.limits]`: `{"list": {"limit": 60, "every": 1000,'
+        ' "maxUses": 0, "mode": "reject", "by": ["ip", "identity"]}}`; `every` in milliseconds, `null` for no limit. They'
+        " replace the built-in ones of the same name, `default` those of all but auth, authRefresh, mail, fileToken, upload, admin.",
+        form="json",
     )
     max_streams_per_address: int = setting(200, "Streams and sockets of one address on one worker.", minimum=1)
     max_streams_per_identity: int = setting(50, "Streams and sockets of one record on one worker.", minimum=1)
@@ -92,6 +94,11 @@ class GatewaySettings:
         4, "Logins that PocketBase may work on at a time: each costs it a tenth of a second of a core.", minimum=1
     )
 
+    schema_checks: Literal["full", "values", "off"] = setting(
+        "full",
+        "What of PocketBase's schema is checked before PocketBase is asked. `full`: values, and fields that must not be empty;"
+        " `values`: not what is missing, for a PocketBase whose hooks fill that in; `off`: nothing.",
+    )
     rules: Path | None = setting(None, "Python file with the owner's rules and schemas; read anew when it changes.")
     rules_timeout_ms: int = setting(250, "A rule that has not decided by then denies.", minimum=1, maximum=60_000)
     rules_threads: int = setting(4, "Threads in which rules run.", minimum=1, maximum=64)

@@ -162,6 +162,7 @@ class TestHapta:
             "HAPTA_DATA_DIR": str(data_dir),
             "HAPTA_RATELIMIT_ENABLED": "false",
             "HAPTA_LOG_ACCESS": "false",
+            "HAPTA_GATEWAY_ENABLED": "off",
             "HAPTA_SERVER_PUBLIC_URL": "https://hapta.test",
             "HAPTA_IDENTITY_ARGON2_MEMORY_KIB": "64",
             "HAPTA_IDENTITY_ARGON2_ITERATIONS": "1",

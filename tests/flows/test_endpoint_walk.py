@@ -70,7 +70,7 @@ CLIENT = {
 }
 """Endpoints whose handlers authenticate a client, or judge a token, by themselves."""
 IN_BAND = {"POST /v1/auth/refresh"}
-HANDLER_DECIDES = ("public", "page", "client", "in_band")
+HANDLER_DECIDES = ("public", "page", "client", "in_band", "visitor", "operator")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hapta.gateway.errors import UpstreamAway
-from hapta.gateway.records.locks import RecordLocks
+from hapta.gateway.operations.locks import RecordLocks
 
 KEY = ("c1", "r1")
 

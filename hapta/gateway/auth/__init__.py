@@ -1,0 +1,1 @@
+"""Signing in through the gateway: PocketBase decides, and its token stays here."""

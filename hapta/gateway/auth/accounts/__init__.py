@@ -1,0 +1,1 @@
+"""Which account of ours belongs to which record of PocketBase."""

@@ -1,0 +1,173 @@
+"""URL table and handlers of records and of the batch: decode, call, encode; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from time import perf_counter
+from typing import Any
+
+from hapta.gateway.bodies.incoming import Incoming, read_batch_body, read_record_body
+from hapta.gateway.catalog.service import Catalog
+from hapta.gateway.closed import plain_segment
+from hapta.gateway.errors import CollectionMissing, RecordMissing
+from hapta.gateway.metrics import GatewayMetrics
+from hapta.gateway.models import Action, Client, Operation, Outcome
+from hapta.gateway.operations.batch import Batch
+from hapta.gateway.operations.service import Given, Records
+from hapta.gateway.queries import parsed
+from hapta.gateway.sessions.service import Sessions
+from hapta.gateway.uploads.checks import FileRules
+from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
+from hapta.http.compress import takes_gzip
+from hapta.http.errors import POCKETBASE, status_of
+from hapta.kit.access import VISITOR
+from hapta.kit.errors import (
+    BadGateway,
+    Forbidden,
+    GatewayTimeout,
+    HaptaError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+)
+
+READ_ERRORS = (Invalid, Unauthenticated, Forbidden, NotFound, TooMany, BadGateway, Unavailable, GatewayTimeout)
+WRITE_ERRORS = (*READ_ERRORS, TooLarge, UnsupportedMedia)
+JSON = Content("application/json", "As PocketBase answers it")
+
+
+class RecordRoutes:
+    """Handlers of records.
+
+    Args:
+        max_body_bytes: of a body with files; what is held in memory has its own, smaller limit.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        batch: Batch,
+        catalog: Catalog,
+        sessions: Sessions,
+        files: FileRules,
+        metrics: GatewayMetrics,
+        *,
+        max_body_bytes: int,
+    ) -> None:
+        self._records = records
+        self._batch = batch
+        self._catalog = catalog
+        self._sessions = sessions
+        self._files = files
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    def endpoints(self, prefix: str = "") -> list[Endpoint]:
+        """The table below a path prefix."""
+        table = Table(
+            dialect=POCKETBASE, access=VISITOR, limit="handler", tag="gateway", cors="open", hidden=bool(prefix)
+        )
+        path = prefix + "/api/collections/{collection}/records"
+        one = path + "/{record}"
+        reads: dict[str, Any] = {"answers": {200: JSON, 304: None}, "errors": READ_ERRORS}
+        writes: dict[str, Any] = {"errors": WRITE_ERRORS, "max_body_bytes": self._max_body_bytes}
+        answers = {200: JSON}
+        return [
+            table.get(path, self.list, summary="List records", **reads),
+            table.get(one, self.view, summary="Read one record", **reads),
+            table.post(path, self.create, summary="Create a record", answers=answers, **writes),
+            table.patch(one, self.update, summary="Change a record", answers=answers, **writes),
+            table.delete(one, self.delete, summary="Delete a record", answers={204: None}, errors=WRITE_ERRORS),
+            table.post(
+                prefix + "/api/batch",
+                self.batch,
+                summary="Several writes in one transaction",
+                answers=answers,
+                **writes,
+            ),
+        ]
+
+    async def list(self, request: Request, collection: str) -> Reply:
+        operation = await self._operation("list", request, collection)
+        return await self._answered(operation, self._records.read(operation, _given(request)))
+
+    async def view(self, request: Request, collection: str, record: str) -> Reply:
+        operation = await self._operation("view", request, collection, record)
+        return await self._answered(operation, self._records.read(operation, _given(request)))
+
+    async def create(self, request: Request, collection: str, body: BodyStream) -> Reply:
+        operation = await self._operation("create", request, collection)
+        incoming = await self._incoming(request, operation, body)
+        return await self._answered(operation, self._records.write(operation, incoming))
+
+    async def update(self, request: Request, collection: str, record: str, body: BodyStream) -> Reply:
+        operation = await self._operation("update", request, collection, record)
+        incoming = await self._incoming(request, operation, body)
+        return await self._answered(operation, self._records.write(operation, incoming))
+
+    async def delete(self, request: Request, collection: str, record: str) -> Reply:
+        operation = await self._operation("delete", request, collection, record)
+        return await self._answered(operation, self._records.write(operation, None))
+
+    async def batch(self, request: Request, body: BodyStream) -> Reply:
+        authorization = request.raw_header(b"authorization")
+        visitor = self._sessions.visitor_now(authorization) or await self._sessions.visitor(authorization)
+        incoming = await read_batch_body(request, body, self._files)
+        return reply(await self._batch.run(visitor, client_of(request), incoming))
+
+    async def _answered(self, operation: Operation, work: Awaitable[Outcome]) -> Reply:
+        """The outcome as a reply, and counted."""
+        started, status = perf_counter(), 500
+        try:
+            outcome = await work
+            status = outcome.status
+            return reply(outcome)
+        except HaptaError as error:
+            status = status_of(type(error))
+            raise
+        finally:
+            self._metrics.answered(operation.action, operation.collection.name, status, perf_counter() - started)
+
+    async def _incoming(self, request: Request, operation: Operation, body: BodyStream) -> Incoming:
+        return await read_record_body(request, body, operation.collection, self._files)
+
+    async def _operation(self, action: Action, request: Request, collection: str, record: str = "") -> Operation:
+        authorization, client = request.raw_header(b"authorization"), client_of(request)
+        visitor = self._sessions.visitor_now(authorization)
+        if visitor is None:
+            visitor = await self._sessions.visitor(authorization, client)
+        raw_query = request.query_string
+        return Operation(
+            action,
+            self._catalog.resolve(plain_segment(collection, CollectionMissing)),
+            visitor,
+            client,
+            plain_segment(record, RecordMissing) if record else "",
+            parsed(raw_query) if raw_query else {},
+            raw_query=raw_query,
+        )
+
+
+def client_of(request: Request) -> Client:
+    """Who sends a request, as far as PocketBase and rules may know."""
+    return Client(request.client_address, request.request_id, raw=request.header_pairs)
+
+
+def _given(request: Request) -> Given:
+    accept = request.raw_header(b"accept-encoding")
+    return Given(request.raw_header(b"if-none-match"), accept is not None and takes_gzip(accept))
+
+
+def reply(outcome: Outcome) -> Reply:
+    """An outcome as the edge sends it."""
+    content: bytes | None = outcome.body if outcome.status not in (204, 304) else None
+    return Reply(outcome.status, content, _without_media(outcome.headers))
+
+
+def _without_media(headers: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+    """PocketBase's records are always JSON, and the edge says so itself."""
+    return [header for header in headers if header[0] != b"content-type"]

@@ -1,0 +1,110 @@
+"""Further paths of PocketBase that an owner opens by `gateway.pass_paths`: routes of its own hooks. Exact paths, any method, with the
+visitor's own token; their answers are never kept (contract gateway, A.1, last row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hapta.gateway.bodies.envelopes import read_text
+from hapta.gateway.bodies.headers import parse
+from hapta.gateway.closed import checked_pass_paths
+from hapta.gateway.limits.service import Drawn, Limits
+from hapta.gateway.models import Client
+from hapta.gateway.operations.routes import READ_ERRORS
+from hapta.gateway.queries import canonical
+from hapta.gateway.sessions.service import Sessions
+from hapta.gateway.upstream.client import PocketBase
+from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
+from hapta.http.errors import POCKETBASE
+from hapta.kit.access import VISITOR
+from hapta.kit.errors import TooLarge, UnsupportedMedia
+
+MAX_BYTES = 4 * 1024 * 1024
+_METHODS = ("POST", "PUT", "PATCH", "DELETE")
+
+
+class Passing:
+    """Passes requests of listed paths on.
+
+    Args:
+        paths: `gateway.pass_paths`.
+
+    Raises:
+        ValueError: one of them would open what is closed.
+    """
+
+    def __init__(self, paths: Sequence[str], pb: PocketBase, sessions: Sessions, limits: Limits) -> None:
+        self._paths = checked_pass_paths(paths)
+        self._pb = pb
+        self._sessions = sessions
+        self._limits = limits
+
+    def endpoints(self, prefix: str = "") -> list[Endpoint]:
+        """The table below a path prefix."""
+        table = Table(
+            dialect=POCKETBASE,
+            access=VISITOR,
+            limit="handler",
+            tag="gateway",
+            cors="open",
+            hidden=bool(prefix),
+            max_body_bytes=MAX_BYTES,
+        )
+        answers = {200: Content("*/*", "Whatever the route of PocketBase's hooks answers")}
+        found: list[Endpoint] = []
+        for path in self._paths:
+            found.append(
+                table.get(
+                    prefix + path, self._reader(path), summary="A route of hooks", answers=answers, errors=READ_ERRORS
+                )
+            )
+            for method in _METHODS:
+                found.append(
+                    table.endpoint(
+                        method,
+                        prefix + path,
+                        self._writer(path),
+                        summary="A route of hooks",
+                        answers=answers,
+                        errors=(*READ_ERRORS, TooLarge, UnsupportedMedia),
+                    )
+                )
+        return found
+
+    def _reader(self, path: str):
+        async def read(request: Request) -> Reply:
+            return await self._pass(path, request, None, "")
+
+        return read
+
+    def _writer(self, path: str):
+        async def write(request: Request, body: BodyStream) -> Reply:
+            raw_type = request.raw_header(b"content-type")
+            media = parse(raw_type).essence if raw_type else ""
+            raw = await read_text(body, media, MAX_BYTES)
+            return await self._pass(path, request, raw, media)
+
+        return write
+
+    async def _pass(self, path: str, request: Request, body: bytes | None, media_type: str) -> Reply:
+        client = Client(request.client_address, request.request_id, raw=request.header_pairs)
+        authorization = request.raw_header(b"authorization")
+        visitor = self._sessions.visitor_now(authorization) or await self._sessions.visitor(authorization, client)
+        drawn = self._limits.draw("default", None, visitor, client.address)
+        told = (drawn if isinstance(drawn, Drawn) else await drawn).headers
+        answer = await self._pb.send(
+            "GET" if request.method == "HEAD" else request.method,
+            path + canonical(request.query_string),
+            token=visitor.upstream_token,
+            headers=tuple(
+                [(name.encode("latin-1"), value.encode("latin-1")) for name, value in client.headers.items()]
+            ),
+            body=body or None,
+            media_type=media_type if body else "",
+            address=client.address,
+        )
+        media = dict(answer.headers).get(b"content-type", b"application/octet-stream").decode("latin-1")
+        kept = [header for header in answer.headers if header[0] not in (b"content-type", b"set-cookie")]
+        content = None if answer.status in (204, 304) else answer.body
+        return Reply(answer.status, content, (*kept, *told), media)

@@ -1,0 +1,1 @@
+"""Sessions of the gateway: rolling tokens outside, PocketBase's own tokens inside."""
