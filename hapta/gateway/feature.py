@@ -51,6 +51,9 @@ from hapta.gateway.sessions.service import Sessions
 from hapta.gateway.sessions.tokens import GatewayTokens
 from hapta.gateway.sessions.upstream import PocketBaseAuth
 from hapta.gateway.sessions.verifier import GatewayVerifier
+from hapta.gateway.socket.parts import Parts
+from hapta.gateway.socket.routes import SocketRoutes
+from hapta.gateway.socket.sockets import Sockets
 from hapta.gateway.uploads.checks import FileRules
 from hapta.gateway.upstream.client import PocketBase
 from hapta.gateway.validation.service import Validation
@@ -92,6 +95,7 @@ class Gateway:
     file_rules: FileRules
     realtime: Realtime
     redirects: OAuth2Redirects
+    sockets: Sockets
     health: Health
     passing: Passing
     admin: AdminRoutes
@@ -117,6 +121,7 @@ class Gateway:
             FileRoutes(self.files, self.catalog, self.sessions.lenient),
             RealtimeRoutes(self.realtime, self.sessions, self.limits),
             OAuth2Routes(self.redirects, pages, self.limits),
+            SocketRoutes(self.sockets),
             self.health,
             self.passing,
         )
@@ -145,6 +150,7 @@ class Gateway:
 
     def stop_waiting(self) -> None:
         """The server stops: streams end cleanly, so that clients come back to the next one."""
+        self.sockets.end_all()
         self.realtime.end_all()
 
 
@@ -237,6 +243,9 @@ async def open_gateway(
         peers = Peers(bus if settings.bus.url else None)
         realtime = Realtime(pb, catalog, sessions, rules, limits.streams, peers, clock, own)
         redirects = OAuth2Redirects(realtime, pb, clock)
+        file_rules = FileRules.of(own)
+        parts = Parts(settings, clock, ids, sessions, auth, catalog, records, files, file_rules, realtime, limits)
+        sockets = Sockets(parts)
         health = Health(pb, clock)
         stack.push_async_callback(health.close)
         passing = Passing(own.pass_paths, pb, sessions, limits)
@@ -258,12 +267,14 @@ async def open_gateway(
             if collection is None or collection.type != "auth":
                 return
             later.do(sessions.record_changed(collection_id, record_id, action))
+            realtime.record_changed(collection_id, record_id, action)
             if accounts is not None and action == "delete":
                 later.do(accounts.forget(collection_id, record_id))
 
         def gap(reason: str) -> None:
             cache.bump_all(reason)
             sessions.distrust(reason)
+            realtime.changes_missed(reason)
 
         def live(is_live: bool) -> None:
             if is_live:
@@ -285,6 +296,7 @@ async def open_gateway(
         stack.push_async_callback(changes.close)
         await realtime.open()
         stack.push_async_callback(realtime.close)
+        stack.push_async_callback(sockets.close)
         if minded is None:
             later.do(_check_addresses(superuser))
         yield Gateway(
@@ -300,9 +312,10 @@ async def open_gateway(
             records,
             batch,
             files,
-            FileRules.of(own),
+            file_rules,
             realtime,
             redirects,
+            sockets,
             health,
             passing,
             admin,
