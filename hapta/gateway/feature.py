@@ -268,8 +268,6 @@ async def open_gateway(
                 return
             later.do(sessions.record_changed(collection_id, record_id, action))
             realtime.record_changed(collection_id, record_id, action)
-            if accounts is not None and action == "delete":
-                later.do(accounts.forget(collection_id, record_id))
 
         def gap(reason: str) -> None:
             cache.bump_all(reason)
@@ -290,7 +288,11 @@ async def open_gateway(
 
         await catalog.open()
         stack.push_async_callback(catalog.close)
+        if accounts is not None:
+            sessions.on_deleted(accounts.forget)
         await sessions.open()
+        upkeep = asyncio.get_running_loop().create_task(sessions.run(), name="gateway-sessions")
+        stack.push_async_callback(ended, upkeep)
         stack.push_async_callback(sessions.close)
         await changes.open()
         stack.push_async_callback(changes.close)

@@ -92,9 +92,9 @@ def check_access(access: Access, caller: Caller) -> None:
         case "public" | "page" | "client" | "in_band" | "visitor" | "operator":
             return
         case "session":
-            allowed = caller.client_id is None
+            allowed = caller.client_id is None and (access.value == "data" or not caller.data_only)
         case "scope":
-            allowed = caller.client_id is None or access.value in caller.scopes
+            allowed = (caller.client_id is None and not caller.data_only) or access.value in caller.scopes
             if not allowed:
                 raise InsufficientScope.of(access.value)
         case "role":

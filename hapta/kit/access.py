@@ -27,6 +27,8 @@ class Caller(NamedTuple):
     """Unix time in seconds at which the user last proved who they are."""
     amr: tuple[str, ...] = ()
     """How they did (RFC 8176): `pwd`, `otp`, `mfa`, `hwk`, `fed` and the like."""
+    data_only: bool = False
+    """The session is one that another server vouches for: it opens what the user keeps here, and nothing of the account itself."""
 
 
 class Verifier(Protocol):
@@ -73,6 +75,8 @@ CLIENT = Access("client")
 """OAuth clients: the handler authenticates them by the credentials in the request (RFC 6749, section 2.3)."""
 SESSION = Access("session")
 """The user's own session. A third-party token is never enough, whatever its scopes."""
+DATA = Access("session", "data")
+"""As `SESSION`, and sessions that another server vouches for: what the user keeps here, not the account."""
 ADMIN = Access("admin")
 INTERNAL = Access("internal")
 """The other server of a pair, by a token over this very request."""

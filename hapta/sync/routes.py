@@ -11,7 +11,7 @@ import msgspec
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Socket, Table
 from hapta.http.caller import bearer_token
 from hapta.http.errors import SYNC
-from hapta.kit.access import IN_BAND, SESSION, Caller
+from hapta.kit.access import DATA, IN_BAND, Caller
 from hapta.kit.clock import iso_ms
 from hapta.sync import errors, schemas
 from hapta.sync.devices import Devices
@@ -210,7 +210,7 @@ SERVERS_LIMIT = 1 << 40
 
 def routes(api: SyncApi) -> list[Endpoint]:
     """The endpoints of sync."""
-    table = Table(dialect=SYNC, access=SESSION, limit="sync", tag="sync", max_body_bytes=64 * 1024)
+    table = Table(dialect=SYNC, access=DATA, limit="sync", tag="sync", max_body_bytes=64 * 1024)
     not_there = [errors.VaultKeyNotFound]
     key_body = [errors.VaultKeyNotFound, errors.VaultKeyChanged]
     push_errors = [errors.PushTooLarge, errors.QuotaExceeded, errors.UnknownKeyEpoch]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.gateway.pocketbase_house import PocketBaseHouse
+from tests.gateway.pocketbase_house import Person, PocketBaseHouse
 from tests.servers import HaptaServer
 
 
@@ -50,3 +50,33 @@ def test_a_kept_list_is_compressed_once_and_sent_to_who_takes_it(
     assert all(answer.json() == answers[0].json() for answer in answers)
     assert int(answers[2].headers["content-length"]) * 3 < int(answers[1].headers["content-length"])
     assert "accept-encoding" in answers[2].headers["vary"].lower()
+
+
+def test_a_login_to_pocketbase_opens_what_its_owner_keeps_here_and_not_the_account_itself(
+    pocketbase: PocketBaseHouse, new_gateway: Callable[..., HaptaServer]
+) -> None:
+    alice, bob = pocketbase.person("alice"), pocketbase.person("bob")
+    server = new_gateway(pocketbase)
+    with httpx.Client(base_url=server.url) as http:
+
+        def login(person: Person) -> dict[str, str]:
+            given = {"identity": person.email, "password": person.password}
+            return {"authorization": http.post("/api/collections/users/auth-with-password", json=given).json()["token"]}
+
+        tokens = {person.id: {"authorization": f"Bearer {login(person)['authorization']}"} for person in (alice, bob)}
+        for person in (alice, bob):
+            vault = f"018f2f6e-5d3c-7b1a-9c4d-{'a' if person is alice else 'b'}{'0' * 11}"
+            key = {"vaultId": vault, "encryptedVaultKey": "x", "salt": "x", "nonce": "x"}
+            assert http.post("/sync/vault-key", json=key, headers=tokens[person.id]).status_code == 201
+            log = {"encryptedData": "x", "nonce": "x", "haexTimestamp": "x"}
+            push = {"vaultId": vault, "deviceId": "laptop", "logs": [log]}
+            assert http.post("/sync/push", json=push, headers=tokens[person.id]).status_code == 200
+        again = {"authorization": f"Bearer {login(alice)['authorization']}"}
+        exported = [http.get("/export", headers=headers).text for headers in (again, tokens[alice.id], tokens[bob.id])]
+        assert ["9c4d-a" in lines for lines in exported] == [True, True, False]
+        for method, path in (("GET", "/auth/me"), ("DELETE", "/auth/account"), ("GET", "/identity/v1/me")):
+            answer = http.request(method, path, headers=again)
+            assert answer.status_code == 403, (path, answer.text)
+        assert http.post("/gateway/v1/logout", headers=tokens[alice.id]).status_code < 300
+        assert http.get("/export", headers=tokens[alice.id]).status_code == 401
+        assert http.get("/export", headers=again).status_code == 200

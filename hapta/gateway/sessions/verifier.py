@@ -85,4 +85,5 @@ def _caller(visitor: Visitor, expires_at: float) -> Caller:
         expires_at=expires_at,
         roles=frozenset({USER_ROLE}),
         amr=AMR,
+        data_only=True,
     )
