@@ -16,7 +16,7 @@ import uvicorn
 from bench.peers.wire import Order, Receipt
 from hapta.app import create_app
 from hapta.cli.context import read_settings
-from hapta.cli.serve import uvicorn_config
+from hapta.cli.server_process import uvicorn_config
 from hapta.http.api import Table
 from hapta.http.errors import SYNC
 from hapta.kit.access import PUBLIC, SESSION, Caller

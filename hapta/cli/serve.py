@@ -7,26 +7,17 @@ it became.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
 import hapta
 from hapta.cli.context import ConfigOption, DataOption, read_settings
+from hapta.cli.server_process import BACKLOG, run, uvicorn_config
 from hapta.settings import Settings, for_workers, with_secret
-
-if TYPE_CHECKING:
-    import uvicorn
-
-BACKLOG: Final = 2048
-KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than the usual 60 seconds of reverse proxies, so that they and not we end an idle connection: no request is lost."""
-SOCKET_MESSAGE_BYTES: Final = 1024 * 1024
-"""What a WebSocket message may hold at most before the handler sees it; handlers have smaller limits of their own."""
 
 
 def serve(
@@ -88,26 +79,17 @@ def address(settings: Settings, listener: socket.socket) -> str:
 
 
 def _run_here(settings: Settings, listeners: list[socket.socket]) -> None:
-    import uvicorn
-
-    from hapta.kit.logs import configure
-    from hapta.kit.process import tune
-    from hapta.roles import create_server
-
-    tune()
-    configure(settings.log, sys.stderr)
-    server = uvicorn.Server(uvicorn_config(create_server(settings), settings))
+    """Becomes the server: the same process, without what only the command line needed."""
     _say(f"Hapta {hapta.__version__} listens on {address(settings, listeners[0])}")
-
-    def end(_signal: int, _frame: object) -> None:
-        server.should_exit = True
-
-    # uvicorn ends gracefully on these and then raises them once more, which would make an orderly end look like a kill.
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, end)
-    server.run(sockets=listeners)
-    if not server.started:
-        raise typer.Exit(3)
+    if sys.platform == "win32":  # there a program cannot become another one
+        raise typer.Exit(run(settings, listeners))
+    places = [str(Path(hapta.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    os.environ.update(for_workers(settings), PYTHONPATH=os.pathsep.join(filter(None, places)))
+    numbers = [str(listener.fileno()) for listener in listeners]
+    # -P: nothing that lies in the working folder is taken for a module of ours.
+    os.execv(  # noqa: S606 - it is ourselves
+        sys.executable, [sys.executable, "-P", "-m", "hapta.cli.server_process", *numbers]
+    )
 
 
 def _run_workers(settings: Settings, listeners: list[socket.socket]) -> None:
@@ -118,42 +100,6 @@ def _run_workers(settings: Settings, listeners: list[socket.socket]) -> None:
     where = address(settings, listeners[0])
     _say(f"Hapta {hapta.__version__} listens on {where} with {settings.server.workers} workers")
     Multiprocess(config, sockets=listeners).run()
-
-
-def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
-    """How uvicorn runs us: the bench and the tests use the very same.
-
-    Args:
-        app: an ASGI application, or the import string of a factory that workers call.
-        settings: of the server.
-    """
-    import uvicorn
-
-    from hapta.http.protocol import BoundedHttpProtocol
-
-    server = settings.server
-    return uvicorn.Config(
-        app,  # pyright: ignore[reportArgumentType]
-        factory=isinstance(app, str),
-        workers=server.workers,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=BoundedHttpProtocol,
-        h11_max_incomplete_event_size=server.max_header_bytes,
-        ws="websockets-sansio",
-        ws_max_size=SOCKET_MESSAGE_BYTES,
-        ws_ping_interval=None,  # the features' own pings know which sockets matter; a second clock costs memory a socket
-        ws_per_message_deflate=False,  # ciphertext does not shrink, and each compressor holds 256 KiB
-        lifespan="on",
-        log_config=None,  # kit/logs.py has set logging up
-        access_log=False,  # the edge writes its own line, with the request's id
-        proxy_headers=False,  # the edge reads them, as server.trust_proxy says
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(server.shutdown_seconds)),
-        ssl_certfile=server.tls_cert,
-        ssl_keyfile=server.tls_key,
-    )
 
 
 def _say(line: str) -> None:

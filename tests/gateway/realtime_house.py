@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 
 from hapta.bus.bus import Bus
-from hapta.cli.serve import uvicorn_config
+from hapta.cli.server_process import uvicorn_config
 from hapta.gateway.errors import CollectionMissing, TokenRefused
 from hapta.gateway.limits.service import Limits
 from hapta.gateway.limits.specs import parse

@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx
 import uvicorn
 
-from hapta.cli.serve import uvicorn_config
+from hapta.cli.server_process import uvicorn_config
 from hapta.http.api import BodyStream, Endpoint, Reply, Request, Table
 from hapta.http.application import Application
 from hapta.http.errors import ENVELOPE, OAUTH, POCKETBASE, RELAY, SYNC

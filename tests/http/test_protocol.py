@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from hapta.cli.serve import uvicorn_config
+from hapta.cli.server_process import uvicorn_config
 from hapta.http.api import Reply, Table
 from hapta.http.errors import SYNC
 from hapta.kit.access import PUBLIC

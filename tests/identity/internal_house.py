@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from hapta.app import limit_classes
-from hapta.cli.serve import uvicorn_config
+from hapta.cli.server_process import uvicorn_config
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
