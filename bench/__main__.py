@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import load, machine, report, servers
 from bench.bench import Bench, Case
-from bench.cases import edge, growth, identity, memory, oauth, pull, push
+from bench.cases import edge, gateway, gateway_streams, gateway_uploads, growth, identity, memory, oauth, pull, push
 
 CASES: dict[str, Case] = {
     "health": edge.health,
@@ -33,27 +33,45 @@ CASES: dict[str, Case] = {
     "memory-pair": memory.pair_at_rest,
     "local-check": identity.local_check,
     "logins": identity.logins,
+    "gateway-view": gateway.view,
+    "gateway-list": gateway.listing,
+    "gateway-miss": gateway.miss,
+    "gateway-cold": gateway.cold,
+    "gateway-switches": gateway.switches,
+    "gateway-subscribers": gateway_streams.subscribers,
+    "gateway-upload": gateway_uploads.upload,
 }
 
 
 def main() -> int:
     """Runs what was asked for; 0 when every target was reached."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Hapta's benchmarks, each against a peer.")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of: {', '.join(CASES)} (all when left out)")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help=f"some of: {', '.join(CASES)} (all when left out); `gateway` stands for all of `gateway-*`",
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds and small accounts: to see that it runs")
     parser.add_argument("--seconds", type=float, help="length of a round (default: 2)")
     parser.add_argument("--report-only", action="store_true", help="exit 0 also when a target is missed")
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args()
-    unknown = sorted(set(options.cases) - set(CASES))
+    wanted = [name for asked in options.cases for name in (_family(asked) or [asked])]
+    unknown = sorted(set(wanted) - set(CASES))
     if unknown:
         parser.error(f"unknown case {', '.join(unknown)}; there are {', '.join(CASES)}")
     effort = report.QUICK if options.quick else report.Effort()
     if options.seconds is not None:
         effort = replace(effort, seconds=options.seconds)
-    rows = _run([*dict.fromkeys(options.cases)] or list(CASES), effort, docs=options.write_docs)
+    rows = _run([*dict.fromkeys(wanted)] or list(CASES), effort, docs=options.write_docs)
     missed = any(row.verdict in ("missed", "failed") for row in rows)
     return 1 if missed and not options.report_only else 0
+
+
+def _family(asked: str) -> list[str]:
+    """The cases whose names begin with that word."""
+    return [name for name in CASES if name.startswith(f"{asked}-")]
 
 
 def _run(names: list[str], effort: report.Effort, *, docs: bool) -> list[report.Row]:

@@ -50,17 +50,29 @@ Case = Callable[[Bench], list[Row]]
 
 
 def timed(
-    server: servers.Server, load: Load, source: Source, seconds: float, units: int = 1, check: Check | None = None
+    server: servers.Server,
+    load: Load,
+    source: Source,
+    seconds: float,
+    units: int = 1,
+    check: Check | None = None,
+    behind: servers.Server | None = None,
 ) -> Sample:
-    """One round of load against a server. `units` is the work in one request; `check` sees every answer."""
-    cpu = machine.cpu_seconds(server.pid)
+    """One round of load against a server. `units` is the work in one request; `check` sees every answer.
+
+    Args:
+        behind: a server that the first one asks; its CPU time counts too.
+    """
+    pids = [server.pid] if behind is None else [server.pid, behind.pid]
+    cpu = sum(machine.cpu_seconds(pid) for pid in pids)
     run = load.run(source, seconds=seconds, check=check)
-    used = machine.cpu_seconds(server.pid) - cpu
+    used = sum(machine.cpu_seconds(pid) for pid in pids) - cpu
     return Sample(
         rate=run.per_second * units,
         per_core_second=run.requests * units / used,
         load_share=run.load_share,
         latency_ms=run.latency_ms,
+        p99_ms=run.p99_ms,
     )
 
 

@@ -27,6 +27,9 @@ Check = Callable[[int, bytes], None]
 """Is shown the connection's index and the whole body of an answer; raises if it is wrong."""
 
 _BLOCK = 1 << 20
+_CHUNKED = 1 << 62
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+"""Ends a chunked body. JSON has no such bytes within: it escapes its line ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Run:
     load_cpu_seconds: float
     latency_ms: float
     """Median time from request to whole answer, seen by the generator."""
+    p99_ms: float = 0.0
+    """The time within which 99 of 100 answers came."""
 
     @property
     def per_second(self) -> float:
@@ -101,7 +106,7 @@ def _head(method: str, path: str, length: int | None, token: str | None) -> byte
 class _Connection:
     """One keep-alive connection: its socket and how much of the present answer is still to come."""
 
-    __slots__ = ("body_left", "buffer", "index", "kept", "sent_at", "sock", "unsent")
+    __slots__ = ("body_left", "buffer", "index", "kept", "sent_at", "sock", "tail", "unsent")
 
     def __init__(self, index: int, address: tuple[str, int]) -> None:
         self.index = index
@@ -109,7 +114,8 @@ class _Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
         self.buffer = b""  # an incomplete head
-        self.body_left = -1  # -1: the head is still to come
+        self.body_left = -1  # -1: the head is still to come; _CHUNKED: the end is not known yet
+        self.tail = b""  # the end of what came of a chunked body
         self.kept: list[bytes] = []
         self.unsent: memoryview | None = None
         self.sent_at = 0.0
@@ -173,8 +179,8 @@ class Load:
             gc.enable()
         ended = time.perf_counter()
         latencies = sorted(self._latencies)
-        median = latencies[len(latencies) // 2] * 1000 if latencies else 0.0
-        return Run(ended - began, self._requests, self._bytes_in, _cpu_seconds() - cpu, median)
+        median, p99 = (latencies[int(len(latencies) * share)] * 1000 if latencies else 0.0 for share in (0.5, 0.99))
+        return Run(ended - began, self._requests, self._bytes_in, _cpu_seconds() - cpu, median, p99)
 
     def _send(self, connection: _Connection, source: Source) -> None:
         request = source(connection.index)
@@ -219,7 +225,13 @@ class Load:
                 raise LoadError(f"an answer that is not 2xx: {data[:600]!r}")
             connection.body_left = _content_length(data, end)
             data = data[end + 4 :]
-        connection.body_left -= len(data)
+        if connection.body_left == _CHUNKED:
+            connection.tail = (connection.tail + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
+            if connection.tail == _LAST_CHUNK:
+                connection.tail = b""
+                connection.body_left = 0
+        else:
+            connection.body_left -= len(data)
         if check is not None:
             connection.kept.append(data)
         if connection.body_left > 0:
@@ -244,9 +256,14 @@ def _nothing() -> Iterator[tuple[int, int]]:
 
 
 def _content_length(data: bytes, end: int) -> int:
+    if data.startswith(b"HTTP/1.1 204"):
+        return 0
     at = data.find(b"content-length: ", 0, end)
     if at < 0:
-        at = data.lower().find(b"content-length:", 0, end)
+        head = data[:end].lower()
+        at = head.find(b"content-length:")
+        if at < 0 and b"transfer-encoding: chunked" in head:
+            return _CHUNKED
         if at < 0:
             raise LoadError(f"an answer without content-length: {data[:400]!r}")
     line_end = data.find(b"\r\n", at)

@@ -60,6 +60,22 @@ def memory_bytes(pid: int) -> tuple[int, int]:
     return rss, pss
 
 
+def start_peak(pid: int) -> int:
+    """Forgets the peak of a process's resident memory (not of its children); what it has now, in bytes."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most resident memory that a process has had since `start_peak`, in bytes."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
 def _tree(pid: int) -> list[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 

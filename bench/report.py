@@ -25,12 +25,14 @@ class Sample:
         per_core_second: units per second of the CPU time that the measured process used; 0 where that says nothing.
         load_share: share of its core that the load generator used.
         latency_ms: median time of one request, as the load saw it.
+        p99_ms: the time within which 99 of 100 requests were answered.
     """
 
     rate: float
     per_core_second: float = 0.0
     load_share: float = 0.0
     latency_ms: float = 0.0
+    p99_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,33 @@ def compare(
     held = (floor is None or reached >= floor) and (at_least is None or ratio >= at_least)
     verdict: Verdict = "shown" if not must else "reached" if held else "missed"
     return Row(case, peer, unit, reached, median(theirs, value), ratio, ", ".join(must), verdict, note, details)
+
+
+def slower(
+    case: str,
+    peer: str,
+    ours: Sequence[Sample],
+    theirs: Sequence[Sample],
+    of: Callable[[Sample], float],
+    *,
+    ratio_at_most: float | None = None,
+    added_at_most: float | None = None,
+    note: str = "",
+) -> Row:
+    """A line for times in ms, where less is better: the median of the rounds' ratios, and of what is added."""
+    pairs = [(of(a), of(b)) for a, b in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    added = statistics.median(a - b for a, b in pairs)
+    must = [] if ratio_at_most is None else [f"ratio ≤ {ratio_at_most:g}"]
+    must += [] if added_at_most is None else [f"added ≤ {added_at_most:g}"]
+    held = (ratio_at_most is None or ratio <= ratio_at_most) and (added_at_most is None or added <= added_at_most)
+    verdict: Verdict = "shown" if not must else "reached" if held else "missed"
+    details = {
+        "added_ms": added,
+        "lowest_ratio": min(a / b for a, b in pairs),
+        "highest_ratio": max(a / b for a, b in pairs),
+    }
+    return Row(case, peer, "ms", median(ours, of), median(theirs, of), ratio, ", ".join(must), verdict, note, details)
 
 
 def by_the_clock(ours: Sequence[Sample], theirs: Sequence[Sample]) -> str:

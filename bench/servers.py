@@ -23,12 +23,16 @@ from typing import Any
 from bench import load
 from bench.machine import cores, on_core
 from bench.peers import node
+from hapta.gateway.pocketbase.binary import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 OIDC_PROVIDER = Path(__file__).resolve().parent / "peers" / "oidc_provider"
 
 WIDE_OPEN = "1000000000/60:1000000000"
 """A rate limit that is counted for every request and never reached."""
+
+SUPERUSER = ("root@example.com", "root-password")
+"""Of every PocketBase that is started here."""
 
 _LIMITS = ("DEFAULT", "AUTH", "SYNC", "ACCOUNT", "LOGIN", "TOKEN", "INTROSPECT")
 
@@ -116,6 +120,27 @@ def bare_asgi(folder: Path) -> Generator[Server, None, None]:
     port = free_port()
     command = [sys.executable, "-m", "bench.peers.bare_asgi", str(port)]
     with _running("bare ASGI", command, port, folder / "bare_asgi.log", {}, lambda it: _answers(it, "/")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def pocketbase(folder: Path) -> Generator[Server, None, None]:
+    """PocketBase with a superuser, on the server's core with one scheduler thread."""
+    binary = find_binary()
+    if binary is None:
+        raise DidNotStart("PocketBase comes with the extra `pocketbase`, which is not installed")
+    folder.mkdir()
+    port = free_port()
+    folders = [f"--dir={folder / 'data'}", f"--hooksDir={folder / 'hooks'}", "--automigrate=false"]
+    superuser = [str(binary), "superuser", "upsert", *SUPERUSER, *folders]
+    subprocess.run(superuser, cwd=folder, check=True, capture_output=True)
+    command = [str(binary), "serve", f"--http=127.0.0.1:{port}", *folders]
+    log = folder.with_suffix(".log")
+
+    def ready(server: Server) -> bool:
+        return _answers(server, "/api/health")
+
+    with _running("PocketBase", command, port, log, {"GOMAXPROCS": "1"}, ready) as server:
         yield server
 
 

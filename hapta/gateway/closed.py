@@ -7,11 +7,11 @@ an owner may open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 
-from hapta.gateway.errors import Closed
-from hapta.gateway.models import SUPERUSERS
+from hapta.gateway.errors import Closed, CollectionMissing, CollectionUnknown
+from hapta.gateway.models import SUPERUSERS, Collection
 from hapta.kit.errors import NotFound
 
 SUPERUSERS_ID = "pbc_3142635823"
@@ -55,6 +55,18 @@ def plain_segment(segment: str, missing: type[NotFound] = Closed) -> str:
     ):
         raise missing
     return segment
+
+
+def needed(resolve: Callable[[str], Collection], segment: str) -> Collection:
+    """The collection of a segment of a path, for doors where PocketBase tells in other words that there is none.
+
+    Raises:
+        CollectionUnknown: there is none, or it is closed.
+    """
+    try:
+        return resolve(plain_segment(segment, CollectionMissing))
+    except CollectionMissing:
+        raise CollectionUnknown from None
 
 
 def segments_of(raw_path: bytes) -> tuple[str, ...]:

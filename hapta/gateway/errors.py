@@ -33,6 +33,12 @@ class CollectionMissing(NotFound):
     message = "Missing collection context."
 
 
+class CollectionUnknown(CollectionMissing):
+    """The same in the words that PocketBase has for it at all doors but those of reads and deletes."""
+
+    message = "Missing or invalid collection context."
+
+
 class SessionMissing(NotFound):
     """The visitor has no such session, or it has ended."""
 

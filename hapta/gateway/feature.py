@@ -6,7 +6,7 @@ Who needs whom is said here once. Nothing waits for PocketBase: while it is away
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from hapta.gateway.oauth2.routes import OAuth2Routes
 from hapta.gateway.oauth2.service import OAuth2Redirects
 from hapta.gateway.openapi import LiveDocument
 from hapta.gateway.operations.batch import Batch
+from hapta.gateway.operations.counted import CountedRecords
 from hapta.gateway.operations.locks import RecordLocks
 from hapta.gateway.operations.routes import RecordRoutes
 from hapta.gateway.operations.service import Records
@@ -147,6 +148,8 @@ class Gateway:
             changes=self.changes,
             realtime=self.realtime,
         )
+        metrics.gauge("hapta_gateway_sockets", "Sockets of the gateway's own protocol", lambda: len(self.sockets))
+        metrics.counter("hapta_gateway_socket_messages", "Messages they sent", lambda: self.sockets.messages)
 
     def stop_waiting(self) -> None:
         """The server stops: streams end cleanly, so that clients come back to the next one."""
@@ -205,7 +208,8 @@ async def open_gateway(
         catalog = Catalog(superuser, clock, own)
         cache = Cache(catalog, own, clock)
         stack.push_async_callback(cache.close)
-        tokens = GatewayTokens(secret, clock)
+        previous = settings.identity.jwt_secret_previous
+        tokens = GatewayTokens(secret, clock, [previous] if previous else [])
         sessions = Sessions(db, bus, clock, ids, own, tokens, PocketBaseAuth(pb), report=report)
 
         rules = Rules(
@@ -242,9 +246,10 @@ async def open_gateway(
         files = Files(pb, limits, rules, cache, auth.unwrap_file_token, keep_bytes=own.cache_entry_bytes)
         peers = Peers(bus if settings.bus.url else None)
         realtime = Realtime(pb, catalog, sessions, rules, limits.streams, peers, clock, own)
-        redirects = OAuth2Redirects(realtime, pb, clock)
+        redirects = OAuth2Redirects(realtime, pb)
         file_rules = FileRules.of(own)
-        parts = Parts(settings, clock, ids, sessions, auth, catalog, records, files, file_rules, realtime, limits)
+        told = CountedRecords(records, metrics)
+        parts = Parts(settings, clock, ids, sessions, auth, catalog, told, files, file_rules, realtime, limits)
         sockets = Sockets(parts)
         health = Health(pb, clock)
         stack.push_async_callback(health.close)
@@ -275,10 +280,23 @@ async def open_gateway(
             realtime.changes_missed(reason)
 
         def live(is_live: bool) -> None:
+            sessions.unheard(not is_live)
             if is_live:
                 cache.resume()
             else:
                 cache.suspend("no stream of changes")
+
+        signing_in: list[Mapping[str, Any]] = []
+
+        def schema_changed() -> None:
+            # Whoever changes the secret of a collection ends all tokens of its records, and of that there is no event.
+            found = [one.raw for one in catalog.all() if one.type == "auth"]
+            if found != signing_in:
+                signing_in[:] = found
+                sessions.distrust("schema")
+                realtime.changes_missed("schema")
+
+        catalog.on_change(schema_changed)
 
         changes.on_change(changed)
         changes.on_gap(gap)

@@ -83,6 +83,8 @@ class Visitor:
     """The Hapta account that belongs to the record; empty where there is none."""
     upstream_token: str = field(default="", repr=False)
     """PocketBase's own token of this session. It never leaves the server."""
+    seen_at: int = field(default=0, repr=False, compare=False)
+    """When it was known that PocketBase takes that token, in Unix milliseconds."""
 
     @property
     def is_guest(self) -> bool:
@@ -135,9 +137,9 @@ class Client:
 _NEVER_PASSED = frozenset(
     b"authorization cookie host connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer"
     b" transfer-encoding upgrade forwarded x-real-ip via expect content-length content-type content-encoding accept-encoding"
-    b" cf-connecting-ip true-client-ip if-none-match if-match if-modified-since if-range range".split()
+    b" cf-connecting-ip cf-connecting-ipv6 true-client-ip x-client-ip x-cluster-client-ip fastly-client-ip fly-client-ip if-none-match if-match if-modified-since if-range range".split()
 )
-_NEVER_PASSED_PREFIXES = (b"x-forwarded-", b"x-hapta-", b"x-identity-")
+_NEVER_PASSED_PREFIXES = (b"x-forwarded", b"x-hapta-", b"x-identity-")
 
 
 @dataclass(slots=True)

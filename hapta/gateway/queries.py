@@ -12,13 +12,20 @@ MAX_PARAMETERS = 64
 """PocketBase knows seven; the rest is for rules that read `@request.query`."""
 
 
-@lru_cache(4096)
+KEPT_BYTES = 1024
+"""Longer queries are read each time: whoever sends many of them must not fill the memory."""
+
+
 def parsed(raw: bytes) -> MappingProxyType[str, str]:
     """The parameters of a query string.
 
     Raises:
         BadBody: it is not UTF-8, or has too many parameters.
     """
+    return _parsed_before(raw) if len(raw) <= KEPT_BYTES else _parsed(raw)
+
+
+def _parsed(raw: bytes) -> MappingProxyType[str, str]:
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
@@ -29,12 +36,19 @@ def parsed(raw: bytes) -> MappingProxyType[str, str]:
     return MappingProxyType(first)
 
 
-@lru_cache(4096)
 def canonical(raw: bytes, whole: bool = False) -> str:
     """The same parameters, written anew: what was checked is what goes on, with a leading `?` unless there are none.
 
     Args:
         whole: leave the choice of fields out.
     """
+    return _canonical_before(raw, whole) if len(raw) <= KEPT_BYTES else _canonical(raw, whole)
+
+
+def _canonical(raw: bytes, whole: bool) -> str:
     pairs = {name: value for name, value in parsed(raw).items() if not (whole and name == "fields")}
     return "?" + urlencode(pairs) if pairs else ""
+
+
+_parsed_before = lru_cache(4096)(_parsed)
+_canonical_before = lru_cache(4096)(_canonical)

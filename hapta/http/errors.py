@@ -103,7 +103,7 @@ def headers(error: HaptaError) -> Headers:
     # Set and empty says: none. A failed client at a token endpoint is no bearer of a token (RFC 6749, section 5.2).
     if error.wire_headers or "wire_headers" in vars(error):
         return tuple([(name.encode(), value.encode("latin-1", "replace")) for name, value in error.wire_headers])
-    if isinstance(error, TooMany | Unavailable | BadGateway):
+    if isinstance(error, TooMany | Unavailable | BadGateway | GatewayTimeout):
         return ((b"retry-after", str(max(1, math.ceil(error.retry_after_seconds))).encode()),)
     if isinstance(error, InvalidToken):
         return ((b"www-authenticate", b'Bearer error="invalid_token"'),)

@@ -177,3 +177,7 @@ class GatewayTimeout(HaptaError):
 
     code = "gateway_timeout"
     message = "The server behind this one did not answer in time"
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float = 1.0, **details: object) -> None:
+        super().__init__(message, **details)
+        self.retry_after_seconds = retry_after_seconds

@@ -107,6 +107,11 @@ await step("view", () => guest.collection("post_stats").getFullList({ sort: "tit
 await step("record that is not", () => notes.getOne("note00000099999"));
 await step("empty id", () => notes.getOne(""));
 await step("collection that is not", () => guest.collection("nothing").getList());
+await step("create in a collection that is not", () => guest.collection("nothing").create({ title: "x" }));
+await step("update in a collection that is not", () => guest.collection("nothing").update("note00000000001", { title: "x" }));
+await step("delete in a collection that is not", () => guest.collection("nothing").delete("note00000000001"));
+await step("sign in to a collection that is not", () => guest.collection("nothing").authWithPassword("a", "b"));
+await step("sign in to no people", () => guest.collection("notes").authWithPassword("a", "b"));
 await step("closed collection", () => guest.collection("secret").getList());
 await step("closed create", () => alice.collection("secret").create({ text: "x" }));
 await step("unknown field in filter", () => notes.getList(1, 9, { filter: "colour = 1" }));

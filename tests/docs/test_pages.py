@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from hapta.cli.main import COMMANDS, build
 from hapta.cli.settings import markdown
-from hapta.settings import specs
+from hapta.settings import Settings, specs
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -41,11 +42,12 @@ def test_every_setting_that_a_page_names_is_there() -> None:
     known = {spec.path for spec in specs()}
     sections = "|".join(sorted({path.split(".")[0] for path in known}))
     named = re.compile(rf"`((?:{sections})\.[a-z_]+)(?: = [^`]*)?`")
+    messages = {f"oauth.{name}" for name in ("start", "url", "done", "error")}  # of the gateway's socket
     unknown = {
         f"{file.name}: {path}"
         for file in [*DOCS.glob("*.md"), ROOT / "README.md"]
         for path in named.findall(file.read_text(encoding="utf-8"))
-        if path not in known
+        if path not in known | messages
     }
     assert not unknown
 
@@ -54,6 +56,20 @@ def test_the_api_page_is_what_the_endpoint_table_says() -> None:
     from hapta.cli.openapi import markdown as api_markdown
 
     assert page("api.md") == api_markdown(), "run: make docs"
+
+
+def test_the_api_is_described_with_the_gateway_and_without_starting_anything() -> None:
+    program = """
+import sys
+from hapta.app import openapi_document
+from hapta.settings import Settings
+started = []
+sys.addaudithook(lambda event, given: started.append(given) if event == "subprocess.Popen" else None)
+paths = openapi_document(Settings())["paths"]
+print(started, "/api/collections/{collection}/records" in paths, "/gateway/v1/admin/config" in paths)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.stdout == "[] True True\n", done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -110,25 +126,44 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert not broken
 
 
-def test_every_identity_and_oauth_route_is_on_its_page(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def paths() -> set[str]:
+    """Of every route that is not hidden."""
+    from hapta.app import openapi_document
+
+    return set(openapi_document(Settings())["paths"])
+
+
+def test_every_identity_and_oauth_route_is_on_its_page(paths: set[str]) -> None:
     """A route that no page names is one that nobody finds; one that only a page names has gone."""
-    from dataclasses import replace
-
-    from hapta.app import create_app
-    from hapta.settings import DataSettings, from_environment, with_secret
-
-    settings, _ = with_secret(replace(from_environment({}), data=DataSettings(tmp_path)))
-
-    async def paths_of_a_server() -> set[str]:
-        app = create_app(settings)
-        async with app.opened():
-            return {endpoint.path for endpoint in app.endpoints if not endpoint.hidden}
-
-    paths = asyncio.run(paths_of_a_server())
     text = page("identity.md") + page("oauth.md")
     missing = {path for path in paths if path.startswith(("/identity/v1/", "/oauth/", "/v1/auth", "/.well-known/"))}
     missing = {path for path in missing if path not in text and not _by_its_end(path, text)}
     assert not missing
+
+
+def test_every_route_that_the_gateway_adds_to_those_of_pocketbase_is_on_its_page(paths: set[str]) -> None:
+    text = page("gateway.md")
+    own = {path for path in paths if path.startswith("/gateway/")}
+    assert any(path.startswith("/gateway/v1/admin/") for path in own)
+    assert not {path for path in own if path not in text and not _by_its_end(path, text)}
+
+
+def test_every_class_of_limits_stands_in_the_gateways_table_with_its_numbers() -> None:
+    from hapta.gateway.limits.specs import BUILT_IN
+
+    table = page("gateway.md").partition("| Class |")[2].partition("\n\n")[0]
+    for name, limits in BUILT_IN.items():
+        row = next(line for line in table.splitlines() if f"`{name}`" in line.split("|")[1])
+        for spec in limits:
+            assert f"{spec.limit} in {spec.every // 1000} s" in row, name
+
+
+def test_every_series_of_the_gateway_is_on_its_page() -> None:
+    source = (ROOT / "hapta" / "gateway" / "metrics.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"(hapta_gateway_[a-z_]+)"', source))
+    assert names
+    assert not {name for name in names if f"`{name}" not in page("gateway.md")}
 
 
 def _by_its_end(path: str, text: str) -> bool:

@@ -60,7 +60,8 @@ def new_limits(
     **caps: int,
 ) -> Limits:
     sleep = (waiting or Waiting()).sleep
-    return Limits(parse(json.dumps(dict(own))), limiter or MemoryLimiter(clock.monotonic), clock, sleep=sleep, **caps)
+    limiter = MemoryLimiter(clock.monotonic) if limiter is None else limiter
+    return Limits(parse(json.dumps(dict(own))), limiter, clock, sleep=sleep, **caps)
 
 
 async def draw(

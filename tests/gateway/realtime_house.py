@@ -243,7 +243,7 @@ class RealtimeHouse:
             clock,
             given,
         )
-        self.redirects = OAuth2Redirects(self.realtime, self.upstream, clock)
+        self.redirects = OAuth2Redirects(self.realtime, self.upstream)
         self.url = ""
         self.ended = 0
         """Streams whose answers are over, one way or the other."""

@@ -15,6 +15,7 @@ from hapta.gateway.limits.service import CutOff, Limits, Wanted, account_key, li
 from hapta.gateway.limits.slots import Line, Slots
 from hapta.gateway.limits.specs import BUILT_IN, CLASSES, Book, LimitsInvalid, parse
 from hapta.gateway.models import NOBODY, Collection, LimitName, Visitor
+from hapta.kit.ratelimit import MemoryLimiter
 from hapta.testing.clock import FakeClock
 from tests.gateway.limits_house import ADDRESS, NOTES, POSTS, USERS, Waiting, collection, draw, new_limits, visitor
 
@@ -54,6 +55,14 @@ async def test_a_call_past_the_limit_is_refused_until_it_says_to_come_back(clock
     clock.advance(seconds=5)
     assert await allowed(limits, 3) == 1
     assert limits.refused == {("list", "posts"): 3 + 1 + 2}
+
+
+async def test_budgets_are_kept_in_the_limiter_that_was_given_also_when_it_is_still_empty(clock: FakeClock) -> None:
+    given = MemoryLimiter(clock.monotonic)
+    limits = new_limits(clock, {"list": {**TWO, "by": ["ip"]}}, limiter=given)
+    await draw(limits)
+    await draw(limits, address="192.0.2.2")
+    assert len(given) == 2
 
 
 async def test_a_new_login_of_the_same_record_gives_no_new_budget(clock: FakeClock) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hapta.bus.memory import MemoryBus
-from hapta.gateway.oauth2.service import Arrived
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
 from hapta.http.errors import POCKETBASE
 from hapta.kit.access import VISITOR
@@ -173,20 +172,6 @@ async def test_the_pages_say_what_happened_and_load_nothing(house: RealtimeHouse
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert "script-src 'sha256-" in policy
-
-
-async def test_a_socket_waits_under_a_state_of_its_own(house: RealtimeHouse) -> None:
-    arrived: list[Arrived] = []
-    forget = house.redirects.expect("a random state", "192.0.2.1", arrived.append)
-    house.redirects.expect("another", "192.0.2.9", arrived.append)
-    assert (await come_back(house, state="another", code="c")).headers["location"].endswith("failure")
-    assert (await come_back(house, state="a random state", code="c")).headers["location"].endswith("success")
-    assert (await come_back(house, state="a random state", code="c")).headers["location"].endswith("failure")
-    assert arrived == [Arrived("a random state", "c")]
-    forget()
-    house.redirects.expect("late", "192.0.2.1", arrived.append, seconds=-1.0)
-    assert (await come_back(house, state="late", code="c")).headers["location"].endswith("failure")
-    assert len(arrived) == 1
 
 
 async def test_the_answer_finds_a_client_at_another_worker(pocketbase: PocketBaseHouse) -> None:

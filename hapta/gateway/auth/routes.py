@@ -8,8 +8,8 @@ from hapta.gateway.auth.schemas import Ended, OwnSession, OwnSessions
 from hapta.gateway.auth.service import Auth, Call, Confirm, Mail, Method
 from hapta.gateway.bodies.envelopes import CONFIRM, EMAIL, NEW_EMAIL, OAUTH2, OTP, PASSWORD, Envelope, read_envelope
 from hapta.gateway.catalog.service import Catalog
-from hapta.gateway.closed import plain_segment
-from hapta.gateway.errors import CollectionMissing, SessionMissing, TokenRefused
+from hapta.gateway.closed import needed
+from hapta.gateway.errors import SessionMissing, TokenRefused
 from hapta.gateway.models import Client, Outcome, Visitor
 from hapta.gateway.queries import parsed
 from hapta.gateway.sessions.service import Sessions
@@ -182,7 +182,7 @@ class AuthRoutes:
         envelope: Envelope,
         who: Callable[[Request, Client], Awaitable[Visitor]],
     ) -> Call:
-        found = self._catalog.resolve(plain_segment(collection, CollectionMissing))
+        found = needed(self._catalog.resolve, collection)
         raw = request.query_string
         data = {} if body is None else await read_envelope(request, body, envelope, raw, MAX_BODY_BYTES)
         client = client_of(request)

@@ -37,7 +37,8 @@ def canonical_query(action: str, query: Mapping[str, str], *, whole: bool) -> Pa
         found["perPage"] = _per_page(query.get("perPage", ""))
         found["skipTotal"] = _flag(query.get("skipTotal", ""))
         found["sort"] = _sort(query.get("sort", ""))
-        found["filter"] = query.get("filter", "").strip()
+        wanted = query.get("filter", "")
+        found["filter"] = wanted.strip() or wanted  # of blanks alone it is an error, and stays one
     return tuple(sorted((name, value) for name, value in found.items() if value))
 
 
@@ -76,6 +77,5 @@ def _flag(text: str) -> str:
 
 
 def _sort(text: str) -> str:
-    """The order of the parts matters; a plus, which a query decodes to a blank, does not."""
-    parts = (one.strip().removeprefix("+").strip() for one in text.split(","))
-    return ",".join(one for one in parts if one)
+    """The order of the parts matters; a plus, which a query decodes to a blank, does not. An empty part is an error, and stays one."""
+    return ",".join(one.strip().removeprefix("+").strip() for one in text.split(",")) or text

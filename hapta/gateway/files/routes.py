@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
-from hapta.gateway.closed import plain_segment
-from hapta.gateway.errors import CollectionMissing, RecordMissing
+from hapta.gateway.closed import needed, plain_segment
+from hapta.gateway.errors import RecordMissing
 from hapta.gateway.files.service import Files, FileWanted, OpenFile, wants_download
 from hapta.gateway.models import Client, Collection, Visitor
 from hapta.gateway.queries import parsed
@@ -62,7 +62,7 @@ class FileRoutes:
     async def download(self, request: Request, collection: str, record: str, name: str) -> Reply:
         query: Mapping[str, str] = parsed(request.query_string) if request.query_string else {}
         wanted = FileWanted(
-            self._catalog.resolve(plain_segment(collection, CollectionMissing)),
+            needed(self._catalog.resolve, collection),
             plain_segment(record, RecordMissing),
             plain_segment(name, RecordMissing),
             query.get("thumb", ""),

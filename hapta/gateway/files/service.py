@@ -7,6 +7,7 @@ record, so a collection that has such a field counts as if all were.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -26,6 +27,7 @@ from hapta.gateway.upstream.paths import quote_segment
 
 MAX_ERROR_BYTES = 64 * 1024
 _MAX_LARGE = 4096
+_THUMB = re.compile(r"[0-9]{1,5}x[0-9]{1,5}[tbf]?")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 """What PocketBase reads as true."""
 _KEPT = frozenset(
@@ -166,6 +168,7 @@ class Files:
             UpstreamAway, UpstreamBroken, UpstreamSlow: PocketBase is not there.
         """
         upstream_token = ""
+        wanted = wanted._replace(thumb=plain_thumb(wanted.thumb))
         collection = wanted.collection
         if wanted.token:
             try:
@@ -267,6 +270,11 @@ class Files:
 
 class _Token(msgspec.Struct):
     token: str
+
+
+def plain_thumb(written: str) -> str:
+    """A thumb as PocketBase names them; empty for anything else, for which it sends the file itself."""
+    return written if _THUMB.fullmatch(written) else ""
 
 
 def wants_download(written: str) -> bool:

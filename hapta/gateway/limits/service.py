@@ -149,6 +149,17 @@ class _Draw:
         return FREE if nearest is None else Drawn(nearest[0].told(nearest[1]))
 
 
+_Hit = tuple[_Budget, str, Rate, Decision]
+
+
+def _noted(drawn: Iterable[_Hit], cost: int) -> _Draw:
+    """What has been drawn so far, for a call that goes on the long way."""
+    draw = _Draw(cost)
+    for budget, key, rate, decision in drawn:
+        draw.note(budget, key, rate, decision)
+    return draw
+
+
 class Limits:
     """All limits of the gateway.
 
@@ -173,7 +184,8 @@ class Limits:
     ) -> None:
         self.book = book
         self.enabled = limiter is not None
-        self._limiter: Limiter = limiter or MemoryLimiter(clock.monotonic, 1)
+        # Asked for None by name: a limiter that has no budget yet is as empty as a list.
+        self._limiter: Limiter = MemoryLimiter(clock.monotonic, 1) if limiter is None else limiter
         self._clock = clock
         self._sleep = sleep
         self._common: dict[LimitName, _Plan] = {name: self._plan(name, None) for name in CLASSES}
@@ -231,25 +243,40 @@ class Limits:
         limiter = self._limiter
         plan = self._common[name] if collection is None or name not in self._own else self._of(name, collection)
         network = network_of(address) if ":" in address else address
-        draw = _Draw(cost)
+        hit, queued = limiter.hit, False
+        drawn: list[_Hit] = []
+        nearest_left, told = 2.0, None
+        # Every call passes here, so what notes them at length is made for those alone that have to wait.
         for at, budget in enumerate(plan):
             if budget.uses_rate is not None:
-                return self._draw_rest(plan[at:], draw, visitor, network, identity, collection)
-            who = budget.whose(visitor, network, identity)
+                rest = plan[at:], _noted(drawn, cost), visitor, network, identity, collection
+                return self._draw_rest(*rest)
+            who = network if budget.by == "ip" else budget.whose(visitor, network, identity)
             if not who:
                 continue
             key = budget.prefix + who
-            rate = budget.queue_rate or budget.rate
+            rate = budget.rate
+            if budget.queue_rate is not None:
+                rate, queued = budget.queue_rate, True
             if cost > rate.burst:
                 rate = _wide(rate, cost)
-            decision = limiter.hit(key, rate, cost)
+            decision = hit(key, rate, cost)
             if not isinstance(decision, Decision):
-                return self._draw_rest(plan[at:], draw, visitor, network, identity, collection, decision)
+                rest = plan[at:], _noted(drawn, cost), visitor, network, identity, collection
+                return self._draw_rest(*rest, decision)
             if not decision.allowed:
-                self._give_back(draw.taken)
+                self._give_back([(key, rate, cost) for _, key, rate, _ in drawn])
                 raise self._refusal(budget, decision, collection)
-            draw.note(budget, key, rate, decision)
-        return draw.drawn if draw.wait <= 0.0 else self._waited(draw, plan, collection)
+            one = budget, key, rate, decision
+            drawn.append(one)
+            left = decision.remaining / rate.burst
+            if left < nearest_left:
+                nearest_left, told = left, one
+        if queued:
+            draw = _noted(drawn, cost)
+            if draw.wait > 0.0:
+                return self._waited(draw, plan, collection)
+        return FREE if told is None else Drawn(told[0].told(told[3]))
 
     async def draw_all(self, wanted: Iterable[Wanted], visitor: Visitor, address: str, *, identity: str = "") -> Drawn:
         """Counts several calls that are made as one, as a batch: all of them are drawn, or none is.

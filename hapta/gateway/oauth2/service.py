@@ -8,7 +8,6 @@ gateway, A.7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
@@ -17,13 +16,9 @@ import structlog
 from hapta.gateway.changes.connection import ADDRESS, Connection, Upstream
 from hapta.gateway.realtime.topics import OAUTH2
 from hapta.gateway.upstream.sse import Event
-from hapta.kit.clock import Clock
 from hapta.kit.errors import HaptaError
 
 PATH = "/api/oauth2-redirect"
-WAIT_SECONDS = 300.0
-"""How long somebody may take at a provider."""
-MAX_WAITING = 10_000
 MAX_STATE_LENGTH = 256
 MAX_VALUE_LENGTH = 8192
 
@@ -46,44 +41,12 @@ class Clients(Protocol):
     async def oauth2_arrived(self, client_id: str, address: str, data: dict[str, Any]) -> bool: ...
 
 
-class _Waiting(NamedTuple):
-    until: float
-    address: str
-    deliver: Callable[[Arrived], None]
-
-
 class OAuth2Redirects:
     """The one place that providers lead back to."""
 
-    def __init__(self, clients: Clients, upstream: Upstream, clock: Clock) -> None:
+    def __init__(self, clients: Clients, upstream: Upstream) -> None:
         self._clients = clients
         self._upstream = upstream
-        self._clock = clock
-        self._waiting: dict[str, _Waiting] = {}
-
-    def expect(
-        self, state: str, address: str, deliver: Callable[[Arrived], None], seconds: float = WAIT_SECONDS
-    ) -> Callable[[], None]:
-        """Waits for an answer on behalf of a socket of this worker.
-
-        Args:
-            state: random, made by the server, used once.
-            address: from where the browser has to come.
-            deliver: called once, must not block.
-
-        Returns:
-            Ends the waiting.
-        """
-        now = self._clock.monotonic()
-        for old in [state for state, waiting in self._waiting.items() if waiting.until < now]:
-            del self._waiting[old]
-        while len(self._waiting) >= MAX_WAITING:
-            del self._waiting[next(iter(self._waiting))]
-        self._waiting[state] = _Waiting(now + seconds, address, deliver)
-        return lambda: self._forget(state)
-
-    def _forget(self, state: str) -> None:
-        self._waiting.pop(state, None)
 
     async def arrive(self, arrived: Arrived, address: str) -> bool:
         """Hands an answer to whoever waits for it, once.
@@ -101,13 +64,6 @@ class OAuth2Redirects:
             return False
         if arrived.user and arrived.code and not arrived.error:
             await self._keep_name(arrived)
-        waiting = self._waiting.get(arrived.state)
-        if waiting is not None:
-            if waiting.until < self._clock.monotonic() or waiting.address != address:
-                return False
-            del self._waiting[arrived.state]
-            waiting.deliver(arrived)
-            return bool(arrived.code) and not arrived.error
         data = {"state": arrived.state, "code": arrived.code}
         if arrived.error:
             data["error"] = arrived.error

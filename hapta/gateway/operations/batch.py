@@ -9,11 +9,12 @@ from collections.abc import Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import msgspec
 
 from hapta.gateway.bodies.incoming import Incoming
+from hapta.gateway.bodies.names import harmless
 from hapta.gateway.cache.service import Cache
 from hapta.gateway.catalog.service import Catalog
 from hapta.gateway.closed import plain_segment
@@ -28,12 +29,13 @@ from hapta.gateway.errors import (
     UpstreamBroken,
 )
 from hapta.gateway.limits.service import Limits, Wanted
-from hapta.gateway.models import Action, Answer, Client, LimitName, Operation, Outcome, Visitor
+from hapta.gateway.models import Action, Answer, Client, Headers, LimitName, Operation, Outcome, Visitor
 from hapta.gateway.operations.locks import RecordLocks
-from hapta.gateway.operations.service import Records, forwarded, uploader
+from hapta.gateway.operations.service import Records, costs_a_hash, forwarded, uploader
 from hapta.gateway.queries import canonical, parsed
 from hapta.gateway.uploads.checks import check_field
 from hapta.gateway.upstream.client import PocketBase
+from hapta.gateway.upstream.headers import passes
 from hapta.gateway.upstream.paths import quote_segment
 from hapta.gateway.validation.service import Validation
 from hapta.kit.errors import NotFound
@@ -41,6 +43,7 @@ from hapta.kit.errors import NotFound
 MAX_REQUESTS = 1000
 """PocketBase's own limit is 50 unless its settings say more; this one bounds what is looked at here."""
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _INNER = re.compile(r"/api/collections/([^/?#]+)/records(?:/([^/?#]+))?(?:\?([^#]*))?")
 
 
@@ -84,14 +87,24 @@ class Batch:
         self._locks = locks
         self._records = records
 
-    async def run(self, visitor: Visitor, client: Client, incoming: Incoming) -> Outcome:
+    async def draw(self, visitor: Visitor, client: Client) -> Headers:
+        """Counts a batch, before its body is taken; the headers that tell of it.
+
+        Raises:
+            LimitReached: it is one too many.
+        """
+        return (await self._limits.draw_all([Wanted("batch", None)], visitor, client.address)).headers
+
+    async def run(self, visitor: Visitor, client: Client, incoming: Incoming, drawn: Headers) -> Outcome:
         """Passes a batch on as a whole, or refuses it as a whole.
+
+        Args:
+            drawn: what `draw` said.
 
         Raises:
             BadBody: an inner request is not one that a batch may have.
             As `Records.write`, for each of them.
         """
-        limits = await self._limits.draw_all([Wanted("batch", None)], visitor, client.address)
         inner: list[Inner] = []
         async with AsyncExitStack() as held:
 
@@ -101,11 +114,16 @@ class Batch:
                         inner.append(self._inner(request, visitor, client))
                 wanted = [Wanted(one.limit, one.operation.collection) for one in inner]
                 await self._limits.draw_all(wanted, visitor, client.address)
+                deleted = False
                 for number, one in enumerate(inner):
                     with _refused(number):
-                        await self._check(one, incoming, number)
+                        await self._check(one, incoming, number, after_deletion=deleted)
+                    deleted = deleted or one.method == "DELETE"
                 keys = [(op.collection.id, op.record_id) for one in inner if (op := one.operation).record_id]
                 await held.enter_async_context(self._locks.hold_all(keys))
+                await self._records.require_session(visitor)
+                if any(costs_a_hash(one.operation) for one in inner):
+                    await held.enter_async_context(self._limits.logins)
                 writing.append(held.enter_context(self._cache.writing(*[one.operation for one in inner])))
                 return {"requests": [_written(one) for one in inner]}
 
@@ -128,7 +146,7 @@ class Batch:
                 one.answered(answer.status)
         if answer.status == 200:
             answer = await self._after(inner, answer)
-        return Outcome(answer.status, answer.body, (*answer.headers, *limits.headers))
+        return Outcome(answer.status, answer.body, (*answer.headers, *drawn))
 
     def _inner(self, request: Mapping[str, Any], visitor: Visitor, client: Client) -> Inner:
         """The operation that an inner request means."""
@@ -151,32 +169,38 @@ class Batch:
                 raise BadBody("A batch takes POST, PUT, PATCH and DELETE of records.")
         if match is None:
             raise BadBody("A batch takes requests of records only.")
+        if method == "PUT" and not isinstance(body.get("id") or "", str):
+            raise BadBody("The id of a record is a text.")
         upsert = method == "PUT" and action == "update"
         if upsert:
-            if not isinstance(body["id"], str):
-                raise BadBody("The id of a record is a text.")
             record_id = plain_segment(body["id"], RecordMissing)
-        raw_query = _query(match[3])
+        collection = self._catalog.resolve(plain_segment(unquote(match[1]), CollectionMissing))
+        query = parsed(_query(match[3]))
         headers = request.get("headers")
         if isinstance(headers, dict) and headers:
-            own = [(_ascii(name).lower(), _ascii(value)) for name, value in cast("dict[str, Any]", headers).items()]
+            own = [_header(name, value) for name, value in cast("dict[str, Any]", headers).items()]
             client = Client(
                 client.address, client.request_id, headers={**client.headers, **Client("", raw=own).headers}
             )
         operation = Operation(
             action,
-            self._catalog.resolve(plain_segment(unquote(match[1]), CollectionMissing)),
+            collection,
             visitor,
             client,
             record_id,
-            parsed(raw_query),
+            query,
             None if action == "delete" else body,
-            raw_query=raw_query,
+            # PocketBase makes a form of each inner request, and takes the query of a form for fields of the record.
+            raw_query=urlencode(harmless(query, collection)).encode(),
         )
         return Inner(operation, method, upsert)
 
-    async def _check(self, one: Inner, incoming: Incoming, number: int) -> None:
-        """Everything that a write passes alone, but for its lock."""
+    async def _check(self, one: Inner, incoming: Incoming, number: int, *, after_deletion: bool) -> None:
+        """Everything that a write passes alone, but for its lock.
+
+        Args:
+            after_deletion: the batch deletes something before, which may be the very record.
+        """
         operation = one.operation
         files = [file for file in incoming.files if file.request == number]
         for file in files:
@@ -187,7 +211,10 @@ class Batch:
         self._validation.query(operation)
         if operation.data is not None:
             self._validation.body(operation)
-        if one.upsert and not await self._is_visible(operation):
+        if one.upsert and not after_deletion and await self._is_visible(operation):
+            # It is there, and so it is an update, also should the record be deleted in the meantime: making it is another question.
+            one.method, one.upsert = "PATCH", False
+        if one.upsert:
             # Whether there is such a record, only PocketBase knows: what is asked must be allowed as either.
             as_create = Operation(
                 "create",
@@ -266,10 +293,22 @@ def _written(one: Inner) -> dict[str, Any]:
         url += f"/{quote_segment(operation.record_id)}"
     written: dict[str, Any] = {"method": one.method, "url": url + canonical(operation.raw_query, one.whole)}
     if operation.client.headers:
-        written["headers"] = dict(operation.client.headers)
+        written["headers"] = {name: value for name, value in operation.client.headers.items() if passes(name.encode())}
     if operation.data is not None:
         written["body"] = operation.data
     return written
+
+
+def _header(name: object, value: object) -> tuple[bytes, bytes]:
+    """A header of an inner request.
+
+    Raises:
+        BadBody: it holds a character that no header can hold.
+    """
+    line = _ascii(name).lower(), _ascii(value)
+    if _CONTROL.search(line[1]):
+        raise BadBody("The batch cannot be read.")
+    return line
 
 
 def _query(text: str | None) -> bytes:

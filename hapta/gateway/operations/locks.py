@@ -70,7 +70,7 @@ class RecordLocks:
         except BaseException as error:  # whoever stops waiting must not keep the record, nor its place
             if turn.done() and not turn.cancelled():
                 self._release(key)
-            else:
+            elif turn in queue:  # whoever released the record in this very moment has passed it over already
                 queue.remove(turn)
             if isinstance(error, TimeoutError):
                 raise UpstreamAway("This record is being written for too long.") from None

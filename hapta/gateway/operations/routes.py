@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from time import perf_counter
 from typing import Any
 
-from hapta.gateway.bodies.incoming import Incoming, read_batch_body, read_record_body
+from hapta.gateway.bodies.incoming import read_batch_body, read_record_body
 from hapta.gateway.catalog.service import Catalog
-from hapta.gateway.closed import plain_segment
+from hapta.gateway.closed import needed, plain_segment
 from hapta.gateway.errors import CollectionMissing, RecordMissing
 from hapta.gateway.metrics import GatewayMetrics
 from hapta.gateway.models import Action, Client, Operation, Outcome
 from hapta.gateway.operations.batch import Batch
+from hapta.gateway.operations.counted import counted
 from hapta.gateway.operations.service import Given, Records
 from hapta.gateway.queries import parsed
 from hapta.gateway.sessions.service import Sessions
 from hapta.gateway.uploads.checks import FileRules
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
 from hapta.http.compress import takes_gzip
-from hapta.http.errors import POCKETBASE, status_of
+from hapta.http.errors import POCKETBASE
 from hapta.kit.access import VISITOR
 from hapta.kit.errors import (
     BadGateway,
     Forbidden,
     GatewayTimeout,
-    HaptaError,
     Invalid,
     NotFound,
     TooLarge,
@@ -100,14 +99,10 @@ class RecordRoutes:
         return await self._answered(operation, self._records.read(operation, _given(request)))
 
     async def create(self, request: Request, collection: str, body: BodyStream) -> Reply:
-        operation = await self._operation("create", request, collection)
-        incoming = await self._incoming(request, operation, body)
-        return await self._answered(operation, self._records.write(operation, incoming))
+        return await self._written(await self._operation("create", request, collection), request, body)
 
     async def update(self, request: Request, collection: str, record: str, body: BodyStream) -> Reply:
-        operation = await self._operation("update", request, collection, record)
-        incoming = await self._incoming(request, operation, body)
-        return await self._answered(operation, self._records.write(operation, incoming))
+        return await self._written(await self._operation("update", request, collection, record), request, body)
 
     async def delete(self, request: Request, collection: str, record: str) -> Reply:
         operation = await self._operation("delete", request, collection, record)
@@ -116,24 +111,23 @@ class RecordRoutes:
     async def batch(self, request: Request, body: BodyStream) -> Reply:
         authorization = request.raw_header(b"authorization")
         visitor = self._sessions.visitor_now(authorization) or await self._sessions.visitor(authorization)
+        client = client_of(request)
+        drawn = await self._batch.draw(visitor, client)
         incoming = await read_batch_body(request, body, self._files)
-        return reply(await self._batch.run(visitor, client_of(request), incoming))
+        return reply(await self._batch.run(visitor, client, incoming, drawn))
 
     async def _answered(self, operation: Operation, work: Awaitable[Outcome]) -> Reply:
         """The outcome as a reply, and counted."""
-        started, status = perf_counter(), 500
-        try:
-            outcome = await work
-            status = outcome.status
-            return reply(outcome)
-        except HaptaError as error:
-            status = status_of(type(error))
-            raise
-        finally:
-            self._metrics.answered(operation.action, operation.collection.name, status, perf_counter() - started)
+        return reply(await counted(self._metrics, operation, work))
 
-    async def _incoming(self, request: Request, operation: Operation, body: BodyStream) -> Incoming:
-        return await read_record_body(request, body, operation.collection, self._files)
+    async def _written(self, operation: Operation, request: Request, body: BodyStream) -> Reply:
+        async def write() -> Outcome:
+            # Whoever is past a limit is told so before anything of the body is taken.
+            drawn = await self._records.draw(operation)
+            incoming = await read_record_body(request, body, operation.collection, self._files)
+            return await self._records.write(operation, incoming, drawn)
+
+        return await self._answered(operation, write())
 
     async def _operation(self, action: Action, request: Request, collection: str, record: str = "") -> Operation:
         authorization, client = request.raw_header(b"authorization"), client_of(request)
@@ -143,7 +137,9 @@ class RecordRoutes:
         raw_query = request.query_string
         return Operation(
             action,
-            self._catalog.resolve(plain_segment(collection, CollectionMissing)),
+            needed(self._catalog.resolve, collection)
+            if action in ("create", "update")
+            else self._catalog.resolve(plain_segment(collection, CollectionMissing)),
             visitor,
             client,
             plain_segment(record, RecordMissing) if record else "",

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from hapta.gateway.bodies.incoming import Incoming
-from hapta.gateway.bodies.names import harmless
+from hapta.gateway.bodies.names import base_name, harmless
 from hapta.gateway.cache.models import Entry, Loaded
 from hapta.gateway.cache.service import Cache
 from hapta.gateway.errors import UpstreamBroken
@@ -92,8 +92,10 @@ class Records:
             LimitReached, FieldsInvalid, RuleDenied, RuleRejected, RecordMissing: refused here.
             UpstreamAway, UpstreamBroken, UpstreamSlow: PocketBase did not answer.
         """
-        limits = await self.draw(operation)
         rules, action, collection = self._rules, operation.action, operation.collection
+        # As `draw`, which would be a coroutine more for each hit.
+        drawn = self._limits.draw(_LIMITS[action], collection, operation.visitor, operation.client.address)
+        limits = (drawn if isinstance(drawn, Drawn) else await drawn).headers
         expand = operation.query.get("expand", "")
         has_before, has_after = (
             rules.has("before", action, collection),
@@ -115,7 +117,9 @@ class Records:
                 answer = await self._send(operation, None, "")
                 if has_after and not ask_after:
                     answer = await self.after(operation, answer)
-                return Loaded(answer.status, answer.headers, answer.body)
+                # With a token that has died meanwhile, PocketBase answers as to a guest.
+                keep = self._sessions.undisturbed(operation.visitor)
+                return Loaded(answer.status, answer.headers, answer.body, keep)
 
             if plan is None:
                 entry, state = Entry.uncached(await load()), b"BYPASS"
@@ -127,16 +131,17 @@ class Records:
             entry = Entry.uncached(Loaded(answer.status, answer.headers, answer.body))
         return _told(entry, given, state, limits, self._cache.age(entry))
 
-    async def write(self, operation: Operation, incoming: Incoming | None) -> Outcome:
+    async def write(self, operation: Operation, incoming: Incoming | None, drawn: Headers | None = None) -> Outcome:
         """Passes a create, an update or a delete on.
 
         Args:
             incoming: its body; None for a delete.
+            drawn: what `draw` said already, for doors that ask before they take a body.
 
         Raises:
             As `read`, and BadBody, BadMedia, TooLarge, FileTooLarge for the body.
         """
-        limits = await self.draw(operation)
+        limits = await self.draw(operation) if drawn is None else drawn
         self._validation.query(operation)
         async with AsyncExitStack() as held:
             writing = self._cache.writing(operation)
@@ -150,6 +155,9 @@ class Records:
                 if operation.record_id:
                     key = (operation.collection.id, operation.record_id)
                     await held.enter_async_context(self._locks.hold(key))
+                operation.visitor = await self._sessions.again(operation.visitor)
+                if costs_a_hash(operation):
+                    await held.enter_async_context(self._limits.logins)
                 held.enter_context(writing)
                 return operation.data or {}
 
@@ -166,6 +174,10 @@ class Records:
         await self.written(operation, answer.status)
         answer = await self.after(operation, answer)
         return Outcome(answer.status, answer.body, (*answer.headers, *limits))
+
+    async def require_session(self, visitor: Visitor) -> None:
+        """Raises TokenRefused: whoever began a request is nobody any more."""
+        await self._sessions.again(visitor)
 
     async def before(self, operation: Operation) -> None:
         """Asks the owner's rules, where they have a say."""
@@ -210,6 +222,13 @@ class Records:
             media_type=media_type,
             address=client.address,
         )
+
+
+def costs_a_hash(operation: Operation) -> bool:
+    """Whether a write costs PocketBase as much as a login: it hashes a password, or compares one."""
+    if operation.collection.type != "auth" or operation.data is None:
+        return False
+    return any(base_name(key, operation.collection) in ("password", "oldPassword") for key in operation.data)
 
 
 def target_of(operation: Operation, *, whole: bool = False) -> str:

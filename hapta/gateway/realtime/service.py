@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, cast
-from urllib.parse import unquote_plus
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from hapta.gateway.changes.connection import Upstream
 from hapta.gateway.errors import CollectionMissing, FieldsInvalid, TokenRefused
+from hapta.gateway.fields import BadFields, pick
 from hapta.gateway.models import GUEST, NOBODY, Client, Collection, Json, Operation, Visitor
 from hapta.gateway.realtime.peers import Peers
 from hapta.gateway.realtime.source import Source
 from hapta.gateway.realtime.subscriber import EventStream, Listener, Pump, Seat, Subscriber, Wheel
-from hapta.gateway.realtime.topics import OAUTH2, Frame, checked, closed, named
+from hapta.gateway.realtime.topics import OAUTH2, Frame, checked, closed, for_rules, named, options_of
 from hapta.kit.background import ended as tasks_ended
 from hapta.kit.clock import Clock
 from hapta.kit.errors import Forbidden, Invalid, NotFound
@@ -127,6 +127,8 @@ class Realtime:
         self._renewals: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._has_names = False
+        """Whether any client ever knew a topic by another name than PocketBase."""
         sessions.on_ended(self.sessions_ended)
 
     # --- life ---
@@ -223,13 +225,20 @@ class Realtime:
                 raise OtherIdentity
             plain = [topic for topic in topics if topic != OAUTH2 and not closed(topic)]
             known = frozenset(subscriber.topics)
+            names: dict[str, list[str]] = {}
             for topic in plain:
                 if topic not in known:
                     await self._allow(topic, visitor, client)
+                names.setdefault(self._asked_as(topic), []).append(topic)
             if subscriber.ended:
                 raise ClientUnknown
             self._bind(subscriber, visitor)
-            await self._move(subscriber, plain)
+            if visitor.session_id:
+                await self._require_session(subscriber, visitor)
+            await self._move(subscriber, [*names])
+            others = {topic: tuple(told) for topic, told in names.items() if told != [topic]}
+            subscriber.names = others or None
+            self._has_names = self._has_names or bool(others)
             subscriber.wants_oauth2 = OAUTH2 in topics
 
     def deliver(self, subscriber: Subscriber, topic: str, data: Json) -> None:
@@ -269,6 +278,29 @@ class Realtime:
             if visitor.session_id:
                 self._by_session.setdefault(visitor.session_id, {})[subscriber] = None
         subscriber.visitor = visitor
+
+    async def _require_session(self, subscriber: Subscriber, visitor: Visitor) -> None:
+        """Ends the stream of a session that has ended on the way here; one that ends from now on finds it.
+
+        Raises:
+            TokenRefused: it has.
+        """
+        try:
+            await self._sessions.of_session(visitor.collection_id, visitor.record_id, visitor.session_id)
+        except TokenRefused:
+            subscriber.end()
+            raise
+
+    def _asked_as(self, topic: str) -> str:
+        """What PocketBase is asked for: rules are to judge what it tells, so they see all of it."""
+        if "?" not in topic:
+            return topic
+        try:
+            collection = self._catalog.resolve(named(topic).collection)
+        except CollectionMissing:
+            return topic
+        phases = ("before", "after")
+        return for_rules(topic) if any(self._rules.has(phase, "subscribe", collection) for phase in phases) else topic
 
     async def _allow(self, topic: str, visitor: Visitor, client: Client) -> None:
         """Asks the owner's rules about a new topic."""
@@ -380,6 +412,10 @@ class Realtime:
         self.events += 1
         collection = self._ruled(topic)
         if collection is not None:
+            if options_of(topic).fields:
+                # From before there was such a rule, which would judge what it cannot see: whoever listens is to ask anew.
+                self._resumed([*source.listeners.get(topic, ())])
+                return
             told = _decode(data)
             visitor = next((one.visitor for one in source.listeners.get(topic, ())), None)
             if visitor is None:
@@ -389,8 +425,19 @@ class Realtime:
                 return
             data = _encode({**told, "record": record})
         listeners = source.listeners.get(topic)
-        if listeners:
+        if listeners and self._has_names:
+            self._send_by_name(topic, data, listeners)
+        elif listeners:
             self._pump.send(Frame(topic, data), listeners)
+
+    def _send_by_name(self, topic: str, data: bytes, listeners: Iterable[Subscriber]) -> None:
+        """Sends an event under the topic that each listener knows, with the fields that it asked for."""
+        known: dict[str, list[Subscriber]] = {}
+        for one in listeners:
+            for name in (topic,) if one.names is None else one.names.get(topic, (topic,)):
+                known.setdefault(name, []).append(one)
+        for name, some in known.items():
+            self._pump.send(Frame(name, data if name == topic else _picked(data, options_of(name).fields)), some)
 
     def _ruled(self, topic: str) -> Collection | None:
         """The topic's collection where a rule has a say about its events."""
@@ -461,12 +508,14 @@ def _greeting(subscriber: Subscriber) -> Frame:
 
 def _query_of(topic: str) -> dict[str, str]:
     """The query among the options of a topic, for rules."""
-    _, _, query = topic.partition("?options=")
+    return {name: str(value) for name, value in options_of(topic).query.items()}
+
+
+def _picked(data: bytes, fields: str) -> bytes:
+    """An event with those fields of its record; with all, where nobody understands the choice, as PocketBase has it."""
+    told = _decode(data)
     try:
-        options = _decode(unquote_plus(query)) if query else {}
-    except msgspec.DecodeError:
-        return {}
-    asked = options.get("query")
-    if not isinstance(asked, dict):
-        return {}
-    return {name: str(value) for name, value in cast("dict[str, Any]", asked).items()}
+        pick(told.get("record"), fields)
+    except BadFields:
+        return data
+    return _encode(told)

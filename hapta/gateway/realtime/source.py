@@ -15,6 +15,7 @@ import structlog
 
 from hapta.gateway.changes.connection import MAX_TOPICS, Connection, Upstream
 from hapta.gateway.errors import LimitReached
+from hapta.gateway.models import GUEST
 from hapta.gateway.realtime.overlap import Overlap
 from hapta.gateway.realtime.subscriber import Subscriber
 from hapta.gateway.upstream.sse import Event
@@ -32,6 +33,8 @@ SPARE_TOPICS = 64
 MAX_SHARDS = 64
 MAX_TOPIC_BYTES = 16 * 1024 * 1024
 """Of all topics of one identity together; guests are one identity."""
+GUESTS_SHARE = 4
+"""Guests of one address may have this part of what all guests may."""
 BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 _log = structlog.stdlib.get_logger("hapta.gateway.realtime")
@@ -84,6 +87,8 @@ class Source:
         self._homes: dict[str, Shard] = {}
         self._overlap = Overlap()
         self._bytes = 0
+        self._held: dict[str, tuple[int, int]] = {}
+        """Of guests by address: how many topics they have, each as often as it is had, and how long these are."""
         self._missed: set[str] = set()
         self._settling: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
@@ -109,13 +114,19 @@ class Source:
         """Counts a listener in; `cover` has to follow.
 
         Raises:
-            LimitReached: this identity has too many topics; nothing was added.
+            LimitReached: this identity, or among guests this address, has too many topics; nothing was added.
         """
-        topics = list(topics)
+        topics = [topic for topic in topics if subscriber not in self.listeners.get(topic, ())]
         more = [topic for topic in topics if topic not in self.listeners]
         size = self._bytes + sum(map(len, more))
         if len(self.listeners) + len(more) > MAX_SHARDS * MAX_TOPICS or size > MAX_TOPIC_BYTES:
             raise LimitReached("There are too many topics.")
+        if self.scope == GUEST:
+            count, held = self._held.get(subscriber.address, (0, 0))
+            count, held = count + len(topics), held + sum(map(len, topics))
+            if count * GUESTS_SHARE > MAX_SHARDS * MAX_TOPICS or held * GUESTS_SHARE > MAX_TOPIC_BYTES:
+                raise LimitReached("There are too many topics.")
+            self._held[subscriber.address] = count, held
         self._bytes = size
         for topic in topics:
             self.listeners.setdefault(topic, {})[subscriber] = None
@@ -124,7 +135,13 @@ class Source:
         """Counts a listener out. PocketBase is told later, by `tidy`."""
         for topic in topics:
             listeners = self.listeners.get(topic)
-            if listeners is not None and listeners.pop(subscriber, self) is None and not listeners:
+            if listeners is None or listeners.pop(subscriber, self) is not None:
+                continue
+            if self.scope == GUEST:
+                count, held = self._held.pop(subscriber.address)
+                if count > 1:
+                    self._held[subscriber.address] = count - 1, held - len(topic)
+            if not listeners:
                 del self.listeners[topic]
                 self._bytes -= len(topic)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from hapta.gateway.models import NOBODY, Visitor
@@ -57,6 +57,7 @@ class Subscriber:
         "busy",
         "client_id",
         "ended",
+        "names",
         "seat",
         "slot",
         "source",
@@ -72,6 +73,8 @@ class Subscriber:
         self.source: object | None = None
         """Where its topics are listened to; None before the first were submitted."""
         self.topics: tuple[str, ...] = ()
+        self.names: Mapping[str, tuple[str, ...]] | None = None
+        """By what PocketBase calls a topic, what the client does, where that is not the same."""
         self.wants_oauth2 = False
         self.ended = False
         self.slot = 0

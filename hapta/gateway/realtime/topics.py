@@ -1,19 +1,23 @@
 """Topics as clients submit them, and events as they are written.
 
 A topic is echoed byte for byte, `?options=` included, since that is the name by which the client knows its listener (contract
-gateway, A.7). One that holds a line break would let its owner write into the streams of all who share a stream of PocketBase.
+gateway, A.7). One that holds a line break would let its owner write into the streams of all who share a stream of PocketBase, and one
+that PocketBase does not take would keep theirs from being opened. Where the owner's rules have a say, PocketBase is asked for what they
+have understood, written anew, and for whole records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qsl, quote
 
-from hapta.gateway.errors import FieldsInvalid
+from hapta.gateway.bodies import json
+from hapta.gateway.errors import BadBody, FieldsInvalid
 from hapta.gateway.models import SUPERUSERS
 
 MAX_TOPICS = 1000
-MAX_TOPIC_LENGTH = 2500
+MAX_TOPIC_BYTES = 2500
 OAUTH2 = "@oauth2"
 SUPERUSERS_ID = "pbc_3142635823"
 PING = b": ping\n\n"
@@ -50,6 +54,60 @@ def named(topic: str) -> Named:
     return Named(collection, record if slash else "*")
 
 
+class Options(NamedTuple):
+    """What a topic asks for beside its name."""
+
+    query: Mapping[str, Any]
+    headers: Mapping[str, Any]
+
+    @property
+    def fields(self) -> str:
+        """The choice of fields; empty: all of them."""
+        return str(self.query.get("fields") or "")
+
+
+_NO_OPTIONS = Options({}, {})
+_NOTHING: Mapping[str, Any] = {}
+
+
+def options_of(topic: str) -> Options:
+    """The options of a topic; none where they cannot be read without doubt."""
+    _, _, query = topic.partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=64)
+        value = json.loads(next(value for name, value in pairs if name == "options"))
+    except (ValueError, StopIteration, BadBody):
+        return _NO_OPTIONS
+    given = cast("dict[str, Any]", value) if isinstance(value, dict) else _NOTHING
+    asked, headers = given.get("query"), given.get("headers")
+    return Options(
+        cast("dict[str, Any]", asked) if isinstance(asked, dict) else _NOTHING,
+        cast("dict[str, Any]", headers) if isinstance(headers, dict) else _NOTHING,
+    )
+
+
+def for_rules(topic: str) -> str:
+    """The topic that PocketBase is asked for in place of one about which rules have a say: with the options that were understood and no
+    others, and without a choice of fields.
+
+    Raises:
+        FieldsInvalid: it is too long so.
+    """
+    path, mark, _ = topic.partition("?")
+    if not mark:
+        return topic
+    options = options_of(topic)
+    parts = {
+        "query": {name: value for name, value in options.query.items() if name != "fields"},
+        "headers": options.headers,
+    }
+    kept = {name: part for name, part in parts.items() if part}
+    whole = f"{path}?options={quote(json.dumps(kept), safe='')}" if kept else path
+    if len(whole) > MAX_TOPIC_BYTES:
+        raise FieldsInvalid({"subscriptions": _too_long(MAX_TOPIC_BYTES)})
+    return whole
+
+
 def checked(topics: Sequence[Any]) -> list[str]:
     """What a client submitted, without repetitions and without empty topics.
 
@@ -62,8 +120,8 @@ def checked(topics: Sequence[Any]) -> list[str]:
         raise FieldsInvalid({"subscriptions": _too_long(MAX_TOPICS)})
     wrong: dict[str, Any] = {}
     for at, topic in enumerate(topics):
-        if len(topic) > MAX_TOPIC_LENGTH:
-            wrong[str(at)] = _too_long(MAX_TOPIC_LENGTH)
+        if len(topic.encode()) > MAX_TOPIC_BYTES:
+            wrong[str(at)] = _too_long(MAX_TOPIC_BYTES)
         elif not _BREAKS.isdisjoint(topic):
             wrong[str(at)] = {"code": "validation_invalid_value", "message": "Must be one line."}
     if wrong:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
-from ipaddress import ip_address, ip_network
 from typing import Any, TypeVar
 
 import structlog
@@ -18,9 +17,11 @@ from hapta.db.database import Database, WriteTx
 from hapta.gateway.errors import TokenRefused, UpstreamAway
 from hapta.gateway.models import NOBODY, Client, Visitor
 from hapta.gateway.sessions import rolls, store
+from hapta.gateway.sessions.doubts import Doubts
 from hapta.gateway.sessions.endings import Endings, OnEnded
 from hapta.gateway.sessions.memory import Memory
 from hapta.gateway.sessions.models import Presented, SessionInfo, SessionRow, Started, UpstreamAuth
+from hapta.gateway.sessions.origins import coarse_network, scope_of, token_of
 from hapta.gateway.sessions.reports import Report, tell, unreported
 from hapta.gateway.sessions.rolls import Standing
 from hapta.gateway.sessions.tokens import GatewayTokens, upstream_end_ms
@@ -44,6 +45,8 @@ RENEW_BEFORE_MS = 86_400_000
 RENEW_NOW_MS = 30_000
 """With less than that left, the request waits for it."""
 MAX_CHECKS_AT_ONCE = 4
+AGAIN_MS = 2_000
+"""A request that took longer to come is of whoever its session is by then."""
 _GONE = frozenset({400, 401, 403, 404})
 """Answers of PocketBase to a refresh that say: it would not let this record in again."""
 
@@ -90,8 +93,7 @@ class Sessions:
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
         self._seen: dict[tuple[str, str, str], int] = {}
         # What was not heard of before this worker began may be anything, so PocketBase is asked once about each session.
-        self._trusted_from = clock.now_ms()
-        self._doubts: dict[tuple[str, str], int] = {}
+        self._doubts = Doubts(clock.now_ms())
         self._polled_at: int | None = None
         self._on_deleted: list[OnDeleted] = []
         self._routines = [
@@ -127,7 +129,7 @@ class Sessions:
         known = self.visitor_now(authorization)
         if known is not None:
             return known
-        token = _token_of(authorization)
+        token = token_of(authorization)
         if not token:
             return NOBODY
         try:
@@ -150,7 +152,7 @@ class Sessions:
         if known is not None:
             return known
         try:
-            presented = self._tokens.read(_token_of(authorization))
+            presented = self._tokens.read(token_of(authorization))
             return await self._recognise(authorization, presented, None, lenient=True)
         except TokenRefused:
             return NOBODY
@@ -162,7 +164,7 @@ class Sessions:
             TokenRefused: it is over.
         """
         known = self._known(session_id)
-        if known is not None and known.scope == _scope(collection_id, record_id):
+        if known is not None and known.scope == scope_of(collection_id, record_id):
             return known
         flight = "session", collection_id, record_id, session_id, self._memory.epoch
         return await self._shared(flight, lambda: self._recognise_session(collection_id, record_id, session_id))
@@ -221,14 +223,30 @@ class Sessions:
 
     def _visitor_of(self, row: SessionRow, generation: int) -> Visitor:
         return Visitor(
-            _scope(row.collection_id, row.record_id),
+            scope_of(row.collection_id, row.record_id),
             row.collection_id,
             row.record_id,
             row.id,
             generation,
             row.user_id,
             self._tokens.open(row.id, row.upstream_token),
+            self._clock.now_ms(),
         )
+
+    def undisturbed(self, visitor: Visitor) -> bool:
+        """Whether nothing was heard since a visitor was recognised that may have made a guest of him for PocketBase."""
+        return visitor.is_guest or visitor.seen_at > self._doubts.since((visitor.collection_id, visitor.record_id))
+
+    async def again(self, visitor: Visitor) -> Visitor:
+        """Whoever a visitor is by now, of a request that may have taken its time to come.
+
+        Raises:
+            TokenRefused: its session has ended meanwhile.
+            Unavailable, BadGateway, GatewayTimeout: as `visitor`.
+        """
+        if visitor.is_guest or self._clock.now_ms() - visitor.seen_at < AGAIN_MS:
+            return visitor
+        return await self.of_session(visitor.collection_id, visitor.record_id, visitor.session_id)
 
     def _note_seen(self, row: SessionRow, now: int) -> None:
         if now - row.last_seen_at >= self._touch_ms:
@@ -258,7 +276,7 @@ class Sessions:
         left = row.upstream_expires_at - now
         life = row.upstream_expires_at - row.upstream_at
         # Who asks after a doubt came up does not join those whose question went out before it.
-        since = max(self._trusted_from, self._doubts.get((row.collection_id, row.record_id), 0))
+        since = self._doubts.since_now((row.collection_id, row.record_id), now)
         flight = "check", row.id, since
         if left < RENEW_NOW_MS or row.checked_at <= since:
             return await self._shared(flight, lambda: self._check(row))
@@ -302,10 +320,14 @@ class Sessions:
 
         Call it when the stream of changes is lost and again when it is back.
         """
-        self._trusted_from = self._clock.now_ms()
-        self._doubts.clear()
+        self._doubts.about_everybody(self._clock.now_ms())
         self._memory.clear()
         _log.info("sessions are checked with PocketBase before their next use", reason=reason)
+
+    def unheard(self, is_so: bool) -> None:
+        """Says whether changes of PocketBase go unheard from now on. Meanwhile it is asked about each session every few seconds."""
+        self._doubts.unheard = is_so
+        self._memory.clear()
 
     async def record_changed(self, collection_id: str, record_id: str, action: str) -> None:
         """Takes in a change of a record of an auth collection (contract gateway, B.2, point 6). For others it costs one look-up.
@@ -319,12 +341,11 @@ class Sessions:
             return
         record = collection_id, record_id
         now = self._clock.now_ms()
-        doubt = self._doubts[record] = max(now, self._doubts.get(record, 0) + 1)
-        self._memory.drop_scope(_scope(*record))
+        doubt = self._doubts.begin(record, now)
+        self._memory.drop_scope(scope_of(*record))
         rows = await self._db.read(lambda tx: store.live_of_record(tx, *record, now), snapshot=False)
         if await self._check_all(rows):
-            if self._doubts.get(record) == doubt:
-                del self._doubts[record]
+            self._doubts.settle(record, doubt, now)
             return
         # Not all could be asked about: no worker uses them before that was made up for.
         await self._write(store.doubt, *record, now)
@@ -388,7 +409,7 @@ class Sessions:
             upstream_expires_at=upstream_end_ms(upstream_token),
             checked_at=now if asked_at is None else asked_at,
             user_agent=client.user_agent[:200],
-            address=_network(client.address),
+            address=coarse_network(client.address),
             created_at=now,
             last_seen_at=now,
             expires_at=rolls.session_end(now, token_end, absolute_end, self._settings),
@@ -478,7 +499,7 @@ class Sessions:
         """Ends all sessions of a record; how many there were."""
         now = self._clock.now_ms()
         gone = await self._write(store.end_record, collection_id, record_id, now, reason)
-        self._memory.drop_scope(_scope(collection_id, record_id))
+        self._memory.drop_scope(scope_of(collection_id, record_id))
         await self._endings.announce(gone)
         return len(gone)
 
@@ -571,32 +592,3 @@ def _settled(task: asyncio.Future[Any]) -> None:
     """Looks at what became of an exchange that nobody waits for: the next request will ask again."""
     if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, TokenRefused):
         _log.warning("a token of PocketBase could not be exchanged ahead of time", error=str(error))
-
-
-def _token_of(authorization: bytes | None) -> str:
-    """The token of a header, with or without `Bearer` (contract gateway, A.3).
-
-    Raises:
-        TokenRefused: it holds what no token holds.
-    """
-    text = (authorization or b"").strip(b" \t")
-    if text[:7].lower() == b"bearer ":
-        text = text[7:].strip(b" \t")
-    elif text.lower() == b"bearer":
-        return ""
-    if not text.isascii():
-        raise TokenRefused
-    return text.decode("ascii")
-
-
-def _scope(collection_id: str, record_id: str) -> str:
-    return f"u:{collection_id}/{record_id}"
-
-
-def _network(address: str) -> str:
-    """The network of an address: enough for its owner to know it by, and no trace of a single device."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return ""
-    return str(ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False))

@@ -12,7 +12,7 @@ from hapta.gateway.errors import FileTooLarge
 from hapta.gateway.models import Outcome
 from hapta.gateway.rules.codes import ErrorCodes
 from hapta.http.errors import POCKETBASE, status_of
-from hapta.kit.errors import BadGateway, HaptaError, TooMany, Unavailable
+from hapta.kit.errors import HaptaError
 
 _BY_STATUS = {
     401: ErrorCodes.INVALID_TOKEN,
@@ -80,9 +80,8 @@ def of_error(error: HaptaError, kind: str) -> Failure:
     status = status_of(type(error))
     told: dict[str, Any] = msgspec.json.decode(POCKETBASE.render(error, status, "", ""))
     number = ErrorCodes.MAX_FILE_UPLOAD_EXCEEDED if isinstance(error, FileTooLarge) else None
-    retry = None
-    if isinstance(error, TooMany | Unavailable | BadGateway):
-        retry = max(1, ceil(error.retry_after_seconds))
+    seconds: float | None = getattr(error, "retry_after_seconds", None)
+    retry = None if seconds is None else max(1, ceil(seconds))
     return _failure(status, told, kind, number, retry)
 
 

@@ -54,12 +54,13 @@ class Identities:
         """Whose the connection is, while the session lives.
 
         Raises:
-            NotSignedIn: nobody's.
+            NotSignedIn: nobody's; that counts too.
             TokenRefused: the session is over; so is the connection.
             Unavailable, BadGateway, GatewayTimeout: that cannot be found out now.
         """
         bound = connection.visitor
         if bound.is_guest:
+            await self.draw(connection)
             raise NotSignedIn
         try:
             return await self._parts.sessions.of_session(bound.collection_id, bound.record_id, bound.session_id)

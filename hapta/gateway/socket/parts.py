@@ -8,7 +8,7 @@ from hapta.gateway.auth.service import Auth
 from hapta.gateway.catalog.service import Catalog
 from hapta.gateway.files.service import Files
 from hapta.gateway.limits.service import Limits
-from hapta.gateway.operations.service import Records
+from hapta.gateway.operations.counted import CountedRecords
 from hapta.gateway.realtime.service import Realtime
 from hapta.gateway.sessions.service import Sessions
 from hapta.gateway.uploads.checks import FileRules
@@ -27,7 +27,7 @@ class Parts:
     sessions: Sessions
     auth: Auth
     catalog: Catalog
-    records: Records
+    records: CountedRecords
     files: Files
     file_rules: FileRules
     realtime: Realtime

@@ -98,7 +98,8 @@ class Subscriptions:
                 await self._listen(self._connection.visitor)
 
     async def _listen(self, visitor: Visitor) -> None:
-        topics = checked(list(dict.fromkeys([wanted.topic for wanted in self._by_key.values()])))
+        # With their repetitions: several keys of one topic are bounded too, since each is told every event.
+        topics = checked([wanted.topic for wanted in self._by_key.values()])
         listener = self._listener
         if listener is None:
             listener = self._listener = self._parts.realtime.attach(visitor, self._connection.client)

@@ -58,11 +58,12 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 def request_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """Lines of a request's head for those headers of a visitor that PocketBase may see."""
-    return [b"%b: %b\r\n" % pair for pair in headers if _passes(pair[0])]
+    return [b"%b: %b\r\n" % pair for pair in headers if passes(pair[0])]
 
 
 @lru_cache(maxsize=1024)
-def _passes(name: bytes) -> bool:
+def passes(name: bytes) -> bool:
+    """Whether PocketBase may see a visitor's header of this name."""
     # PocketBase's rules write `-` in a header's name as `_`, so both are one name to it.
     plain = name.lower().replace(b"_", b"-")
     return plain not in _STAYS and not plain.startswith(_STAYS_PREFIXES) and _NAME.fullmatch(name) is not None
