@@ -17,7 +17,7 @@ help: ## Show this list
 
 setup: $(INSTALLED) $(WEB_BUILT) ## Install everything into .venv; changes nothing else
 
-demo: setup ## Sync a real folder between two devices, end-to-end encrypted, and prove it
+demo: setup ## Sync a real folder between two devices, put the gateway before PocketBase, and prove both
 	$(BIN)/hapta demo
 
 run: setup ## Serve on port 3000, with docs at /docs

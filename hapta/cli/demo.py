@@ -1,6 +1,6 @@
-"""`hapta demo`: a server, two devices and a real folder, in under a minute, with proof instead of promises.
+"""`hapta demo`: a server, two devices and a real folder, then the gateway, with proof instead of promises.
 
-A list of steps that each do one thing and check it. The server is a process of its own on a free loopback port with its
+A list of steps that each do one thing and check it. Servers are processes of their own on free loopback ports with their
 data in a temporary folder; nothing is left behind. Status 0 only if every step held.
 """
 
@@ -9,164 +9,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import hapta
-from hapta.client import FolderReport, Hapta, ServerUnreachable, Vault
+from hapta.cli import demo_gateway
+from hapta.cli.demo_gateway import GatewayTour
+from hapta.cli.demo_stage import DemoFailed, Device, Server, Stage, Step, check, free_port
+from hapta.client import Hapta, ServerUnreachable
 
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
 BIG_BYTES = 1_500_000
 SAMPLE_BYTES = 24
 """Shorter pieces of real files could stand in the server's own files by chance."""
-
-
-class DemoFailed(Exception):
-    """A step did not hold."""
-
-
-@dataclass(slots=True)
-class Device:
-    """One device: its account, its vault and its folder."""
-
-    name: str
-    folder: Path
-    hapta: Hapta
-    vault: Vault
-
-    async def sync(self) -> FolderReport:
-        report = await self.vault.folder(self.folder, device_name=self.name).sync()
-        check(not report.problems, f"device {self.name}: {'; '.join(report.problems)}")
-        return report
-
-
-@dataclass(slots=True)
-class Server:
-    """`hapta serve` as a process."""
-
-    data: Path
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def start(self) -> None:
-        command = [sys.executable, "-m", "hapta", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.process = await asyncio.to_thread(self._spawn, [*command, "--data", str(self.data)])
-        deadline = time.monotonic() + START_SECONDS
-        async with httpx.AsyncClient() as client:
-            while not await self._is_ready(client):
-                ended = self.process.poll() is not None
-                if ended or time.monotonic() > deadline:
-                    tail = self.log.read_text(errors="replace")[-2000:]
-                    raise DemoFailed(f"the server {'ended' if ended else 'did not get ready'}:\n{tail}")
-                await asyncio.sleep(0.05)
-
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.log.parent,
-                env=_server_environment(),
-            )
-
-    async def _is_ready(self, client: httpx.AsyncClient) -> bool:
-        try:
-            return (await client.get(f"{self.url}/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> None:
-        """Ends it as an operator would; by force only if it does not go."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
-
-
-@dataclass(slots=True)
-class Stage:
-    """What the steps share."""
-
-    source: Path
-    home: Path
-    server: Server
-    console: Console
-    email: str = field(default_factory=lambda: f"ada-{secrets.token_hex(4)}@example.org")
-    password: str = field(default_factory=lambda: f"pass-{secrets.token_hex(12)}")
-    marker: str = field(default_factory=lambda: f"marker-{secrets.token_hex(12)}")
-    """Planted in contents, in a file's name and as the vault's name: must never be found at the server."""
-    devices: list[Device] = field(default_factory=list[Device])
-    notes: dict[str, str] = field(default_factory=dict[str, str])
-    """Lines of the summary."""
-    pushed: int = 0
-    show: Callable[[str], object] = lambda text: None
-    """Tells what is going on inside a step."""
-
-    def join(self, device: Device) -> None:
-        """Takes a device in, and shows what it sends and receives."""
-
-        def report(what: str, done: int, left: int) -> None:
-            verb = "sends" if what == "push" else "receives"
-            self.show(f"device {device.name} {verb}, {done} logs, {left} to go")
-
-        device.vault.on_progress = report
-        self.devices.append(device)
-
-    @property
-    def a(self) -> Device:
-        return self.devices[0]
-
-    @property
-    def b(self) -> Device:
-        return self.devices[1]
-
-    async def sync(self, *names: str) -> FolderReport:
-        """Syncs devices in turn; gives the last report."""
-        report = FolderReport()
-        for name in names:
-            report = await (self.a if name == "A" else self.b).sync()
-            self.pushed += report.logs_pushed
-        return report
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing the demo does; `run` answers with what to show beside the title."""
-
-    title: str
-    run: Callable[[Stage], Awaitable[str]]
-
-
-def check(held: bool, otherwise: str) -> None:
-    if not held:
-        raise DemoFailed(otherwise)
 
 
 # --- the steps ---
@@ -320,13 +182,13 @@ def demo(
         typer.Option("--folder", help="The folder to sync (a copy of it is used).", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """Sync a folder between two devices and prove it."""
+    """Sync a folder between two devices, put the gateway before PocketBase, and prove both."""
     console = Console()
     home = Path(tempfile.mkdtemp(prefix="hapta-demo-"))
-    server = Server(home / "server-data", _free_port(), home / "server.log")
+    server = Server(home / "server-data", free_port(), home / "server.log", {"HAPTA_GATEWAY_ENABLED": "off"})
     stage = Stage((folder or default_folder()).absolute(), home, server, console)
     try:
-        asyncio.run(play(stage))
+        asyncio.run(play_all(stage))
     except DemoFailed as error:
         _fail(console, str(error))
     finally:
@@ -334,27 +196,38 @@ def demo(
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def play(stage: Stage) -> None:
+async def play_all(stage: Stage) -> None:
     """Runs all steps, then prints the summary.
 
     Raises:
         DemoFailed: a step did not hold.
     """
     began = time.perf_counter()
+    tour = GatewayTour(stage.home) if demo_gateway.is_possible() else None
+    steps = (*STEPS, *(() if tour is None else tour.steps))
     try:
-        for number, step in enumerate(STEPS, 1):
-            label = f"[{number}/{len(STEPS)}] {step.title}"
-            started = time.perf_counter()
-            with stage.console.status(label) as status:
-                stage.show = lambda text, status=status, label=label: status.update(f"{label}: {text}")
-                shown = await step.run(stage)
-            shown += f" ({time.perf_counter() - started:.1f} s)"
-            stage.console.print(f"[green]✓[/green] {label}", style="bold", highlight=False)
-            stage.console.print(f"    {shown}", markup=False, highlight=False)
+        await play(stage, steps)
     finally:
         for device in stage.devices:
             await device.hapta.close()
+        if tour is not None:
+            await tour.close()
+    if tour is None:
+        stage.notes["Gateway"] = "left out: pip install 'hapta[pocketbase]' brings a PocketBase to put it before"
     _summary(stage, time.perf_counter() - began)
+
+
+async def play(stage: Stage, steps: Sequence[Step]) -> None:
+    """Runs steps one after the other, and shows what each did and how long it took."""
+    for number, step in enumerate(steps, 1):
+        label = f"[{number}/{len(steps)}] {step.title}"
+        started = time.perf_counter()
+        with stage.console.status(label) as status:
+            stage.show = lambda text, status=status, label=label: status.update(f"{label}: {text}")
+            shown = await step.run(stage)
+        shown += f" ({time.perf_counter() - started:.1f} s)"
+        stage.console.print(f"[green]✓[/green] {label}", style="bold", highlight=False)
+        stage.console.print(f"    {shown}", markup=False, highlight=False)
 
 
 def _summary(stage: Stage, seconds: float) -> None:
@@ -428,22 +301,6 @@ def forms_of(text: str) -> Iterator[bytes]:
         inner = padded[4 if shift else 0 : -4]
         yield inner
         yield inner.replace(b"+", b"-").replace(b"/", b"_")
-
-
-def _server_environment() -> dict[str, str]:
-    """The developer's own settings must not lead the demo's server to another database."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "PYTHONPATH")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(Path(hapta.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-        )
-    }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _fail(console: Console, text: str) -> NoReturn:

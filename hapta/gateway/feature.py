@@ -226,7 +226,8 @@ async def open_gateway(
         catalog.on_change(rules.collections_changed)
         validation = Validation(rules.schema, own.schema_checks)
         locks = RecordLocks()
-        records = Records(pb, cache, rules, limits, validation, sessions, locks)
+        development = settings.server.environment == "development"
+        records = Records(pb, cache, rules, limits, validation, sessions, locks, development=development)
         batch = Batch(pb, catalog, cache, limits, validation, locks, records)
         accounts = Accounts(db, people, clock) if own.accounts else None
         changes = Changes(pb, superuser, catalog, clock, own)
@@ -301,6 +302,7 @@ async def open_gateway(
         changes.on_change(changed)
         changes.on_gap(gap)
         changes.on_live(live)
+        sessions.unheard(True)  # until the first stream is there
         if minded is not None:
             minded.on_started(catalog.wake)
 

@@ -21,7 +21,9 @@ from hapta.http.json import InvalidJson
 from hapta.http.requests import BodyStream
 from hapta.kit.access import HANDLER_DECIDES
 from hapta.kit.errors import (
+    BadGateway,
     Forbidden,
+    GatewayTimeout,
     HaptaError,
     Issue,
     NotFound,
@@ -339,7 +341,7 @@ def _sample(kind: type[HaptaError]) -> HaptaError:
     HaptaError.__init__(error)
     if isinstance(error, ValidationFailed):
         error.issues = [Issue(("logs", 0, "nonce"), "Required")]
-    if isinstance(error, TooMany | Unavailable):
+    if isinstance(error, TooMany | Unavailable | BadGateway | GatewayTimeout):
         error.retry_after_seconds = 1.0
     return error
 

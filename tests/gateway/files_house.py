@@ -60,6 +60,9 @@ class Owner:
         if operation.record_id in self.denied:
             raise RuleDenied
 
+    async def after(self, operation: Operation, result: Any) -> Any:
+        raise AssertionError("there is no such rule")
+
 
 class Tokens:
     """File tokens of the gateway: a name for a visitor with PocketBase's own file token."""

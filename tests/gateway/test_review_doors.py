@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,3 +167,76 @@ def test_a_body_that_arrives_after_its_session_has_ended_writes_nothing(
             answer = b"".join(iter(lambda: line.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 401"), answer
     assert pocketbase.records("posts") == []
+
+
+JWT = re.compile(r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+")
+
+
+def test_no_answer_and_no_line_of_the_log_holds_a_token_of_pocketbase(
+    pocketbase: PocketBaseHouse, new_gateway: NewGateway
+) -> None:
+    alice = pocketbase.person("alice")
+    key = "a key of operators that only tests know"
+    server = new_gateway(pocketbase, HAPTA_ADMIN_KEY=key, HAPTA_LOG_LEVEL="debug")
+    users = f"/api/collections/users/records/{alice.id}"
+    with httpx.Client(base_url=server.url) as http:
+        login = {"identity": alice.email, "password": alice.password}
+        answers = [http.post("/api/collections/users/auth-with-password", json=login)]
+        token = {"authorization": answers[0].json()["token"]}
+        answers += [
+            http.get(users, headers=token),
+            http.patch(users, json={"name": "x"}, headers=token),
+            http.post("/api/files/token", headers=token),
+            http.post("/api/collections/users/auth-refresh", headers=token),
+            http.get(POSTS, headers=token),
+            batch(http, token, {"method": "POST", "url": POSTS, "body": {"owner": alice.id, "title": "x"}}),
+            http.get("/gateway/v1/sessions", headers=token),
+            http.get("/gateway/v1/admin/sessions", headers={"x-hapta-admin-key": key}),
+            http.get("/gateway/v1/admin/config", headers={"x-hapta-admin-key": key}),
+            http.get("/api/collections/users/auth-methods", headers=token),
+            # What ends in an error, too.
+            http.get(POSTS, headers={"authorization": alice.token}),
+            http.post("/api/collections/staff/auth-refresh", headers=token),
+            http.get(POSTS + "?filter=)(", headers=token),
+            http.get(f"/api/files/users/{alice.id}/x.png", params={"token": token["authorization"]}),
+        ]
+    told = "\n".join([f"{answer.headers}\n{answer.text}" for answer in answers])
+    found = JWT.findall(told)
+    assert len(found) >= 3
+    for one in found:
+        payload = one.split(".")[1]
+        claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        assert claims["iss"] == "hapta", claims
+    assert alice.token not in told
+    assert pocketbase.password not in told
+    log = server.log_text()
+    assert JWT.findall(log) == []
+    assert alice.password not in log
+    assert pocketbase.password not in log
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+@pytest.mark.parametrize("field", ["image", "protected"])
+def test_a_file_passes_the_rules_of_both_phases_however_it_is_asked_for(
+    pocketbase: PocketBaseHouse, new_gateway: NewGateway, tmp_path: Path, phase: str, field: str
+) -> None:
+    rules = house_file(
+        tmp_path,
+        f"""
+        @{phase}("file", "files")
+        def nobody(ctx):
+            return deny(ErrorCodes.USER_NOT_AUTHORIZED) if ctx.auth.id is None else allow()
+        """,
+    )
+    alice = pocketbase.person("alice")
+    png = b"\x89PNG\r\n\x1a\n" + b"x" * 100
+    record = pocketbase.create("files", files={field: ("a.png", png, "image/png")}, owner=alice.id, open=True)
+    address = f"/api/files/files/{record['id']}/{record[field]}"
+    server = new_gateway(pocketbase, HAPTA_GATEWAY_RULES=str(rules))
+    with httpx.Client(base_url=server.url) as http:
+        file_token = http.post("/api/files/token", headers=signed_in(http, alice)).json()["token"]
+        assert http.get(address, params={"token": file_token}).content == png
+        for method, headers in (("GET", {}), ("HEAD", {}), ("GET", {"range": "bytes=0-3"}), ("GET", {})):
+            refused = http.request(method, address, headers=headers)
+            assert refused.status_code in (403, 404), refused.text
+            assert b"PNG" not in refused.content

@@ -50,6 +50,8 @@ def test_a_kept_list_is_compressed_once_and_sent_to_who_takes_it(
     assert all(answer.json() == answers[0].json() for answer in answers)
     assert int(answers[2].headers["content-length"]) * 3 < int(answers[1].headers["content-length"])
     assert "accept-encoding" in answers[2].headers["vary"].lower()
+    assert "X-Hapta-Cache" in answers[2].headers["access-control-expose-headers"]
+    assert answers[2].headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 def test_a_login_to_pocketbase_opens_what_its_owner_keeps_here_and_not_the_account_itself(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -136,6 +136,8 @@ class Auth:
         record, upstream_token = found["record"], found.pop("token")
         if method != "password":  # it may have been made, or verified, just now
             self._changed(call.collection.id, record["id"], "update")
+        if _is_new(found) and not (operation.data or {}).get("createData"):
+            await self._judge_made_record(call, record["id"])
         user_id = await self._account(call, record)
         started = await self._sessions.start(
             call.collection.id, record["id"], upstream_token, call.client, user_id=user_id, asked_at=asked_at
@@ -305,6 +307,23 @@ class Auth:
             await self._rules.before(making)
             operation.data = {**data, "createData": making.data}
 
+    async def _judge_made_record(self, call: Call, record_id: str) -> None:
+        """A record that a login by a provider has made, without a word about it before: what the rules of creating one refuse goes again.
+
+        Whether there is a record for somebody's account elsewhere, PocketBase alone knows, and tells afterwards.
+        """
+        if not self._rules.has("before", "create", call.collection):
+            return
+        try:
+            await self._rules.before(
+                Operation("create", call.collection, call.visitor, call.client, query=call.query, data={})
+            )
+        except BaseException:
+            path = f"/api/collections/{quote_segment(call.collection.id)}/records/{quote_segment(record_id)}"
+            await self._superuser.request("DELETE", path)
+            self._changed(call.collection.id, record_id, "delete")
+            raise
+
     def _turn(self, costly: bool) -> AbstractAsyncContextManager[None]:
         return self._limits.logins if costly else nullcontext()
 
@@ -344,6 +363,12 @@ def _operation(call: Call) -> Operation:
     return Operation(
         "auth", call.collection, call.visitor, call.client, query=call.query, data=call.data, raw_query=call.raw_query
     )
+
+
+def _is_new(found: Mapping[str, Any]) -> bool:
+    """Whether a login by a provider says that it has made its record."""
+    meta = found.get("meta")
+    return isinstance(meta, dict) and cast("dict[str, Any]", meta).get("isNew") is True
 
 
 _REFUSED = msgspec.json.encode({"data": {}, "message": TokenRefused.message, "status": 401})

@@ -58,6 +58,8 @@ class FileRules(Protocol):
 
     async def before(self, operation: Operation) -> object: ...
 
+    async def after(self, operation: Operation, result: Any) -> object: ...
+
 
 class FileWanted(NamedTuple):
     """Which file, and how.
@@ -177,11 +179,12 @@ class Files:
                 visitor = NOBODY  # as PocketBase has it: who shows a bad one, gets what anybody gets
         drawn = self._limits.draw("file", collection, visitor, client.address)
         told = (drawn if isinstance(drawn, Drawn) else await drawn).headers
-        ruled = self._rules.has("before", "file", collection)
+        rules, files = self._rules, (("", wanted.name, ""),)
+        asked = Operation("file", collection, visitor, client, wanted.record_id, wanted.query, filenames=files)
+        judged = rules.has("after", "file", collection)
+        ruled = judged or rules.has("before", "file", collection)
         if ruled:
-            files = (("", wanted.name, ""),)
-            asked = Operation("file", collection, visitor, client, wanted.record_id, wanted.query, filenames=files)
-            await self._rules.before(asked)
+            await rules.before(asked)
         guarded = has_protected(collection)
         if guarded and wanted.by_visitor and not visitor.is_guest:
             upstream_token = await self._token_of(visitor, client)
@@ -189,9 +192,20 @@ class Files:
         if not guarded and not any(name in (b"range", b"if-range") for name, _ in wanted.conditions):
             kept = await self._kept(wanted, client)
             if kept is not None:
-                return _finished(kept, control, told)
+                return _finished(await self._judged(asked, kept) if judged else kept, control, told)
         target = self._target(wanted, upstream_token, everything=guarded)
-        return _finished(await self._streamed(wanted, target, client), control, told)
+        file = await self._streamed(wanted, target, client)
+        return _finished(await self._judged(asked, file) if judged else file, control, told)
+
+    async def _judged(self, asked: Operation, file: OpenFile) -> OpenFile:
+        """A file that is there, when the rules have heard of it too: none of it has gone out yet."""
+        if file.status < 400:
+            try:
+                await self._rules.after(asked, None)
+            except BaseException:
+                await file.aclose()
+                raise
+        return file
 
     async def _kept(self, wanted: FileWanted, client: Client) -> OpenFile | None:
         """A small public file, from the cache or through it; None: it has to be streamed."""

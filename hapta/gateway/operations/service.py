@@ -39,6 +39,9 @@ _LIMITS: dict[str, LimitName] = {
 }
 
 
+_SHOWN: Headers = ((b"access-control-expose-headers", b"X-Hapta-Cache, Age"),)
+
+
 class Given(NamedTuple):
     """What the door says of a read beside the operation."""
 
@@ -55,6 +58,7 @@ class Records:
 
     Args:
         locks: shared with the batch, so that both wait for each other.
+        development: pages may read what the cache made of their requests.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Records:
         validation: Validation,
         sessions: Sessions,
         locks: RecordLocks,
+        *,
+        development: bool = False,
     ) -> None:
         self._pb = pb
         self._cache = cache
@@ -74,6 +80,7 @@ class Records:
         self._validation = validation
         self._sessions = sessions
         self._locks = locks
+        self._shown = _SHOWN if development else ()
 
     async def draw(self, operation: Operation) -> Headers:
         """Counts the operation against the limits of its class; the headers that tell of them.
@@ -129,7 +136,7 @@ class Records:
         if ask_after:
             answer = await self.after(operation, Answer(entry.status, entry.headers, entry.body))
             entry = Entry.uncached(Loaded(answer.status, answer.headers, answer.body))
-        return _told(entry, given, state, limits, self._cache.age(entry))
+        return _told(entry, given, state, (*limits, *self._shown), self._cache.age(entry))
 
     async def write(self, operation: Operation, incoming: Incoming | None, drawn: Headers | None = None) -> Outcome:
         """Passes a create, an update or a delete on.

@@ -50,7 +50,15 @@ _STAYS = _HOP_BY_HOP | {
 }
 _STAYS_PREFIXES = (b"x-forwarded", b"x-hapta-", b"access-control-")
 
-_DROPPED_FROM_ANSWERS = _HOP_BY_HOP | {b"content-length", b"date", b"server", b"set-cookie", b"vary"}
+_DROPPED_FROM_ANSWERS = _HOP_BY_HOP | {
+    b"content-length",
+    b"date",
+    b"server",
+    b"set-cookie",
+    b"vary",
+    b"x-content-type-options",
+}
+"""The edge writes its own of these."""
 _CORS = b"access-control-"
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
