@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
+from structlog.testing import capture_logs
 
 import hapta
 from hapta.bus import connect as bus_connect
@@ -35,6 +37,7 @@ from hapta.http.middleware import Edge, access_lines
 from hapta.http.openapi import AppTokens, document
 from hapta.http.pages import Pages
 from hapta.http.requests import Receive, Scope, Send
+from hapta.identity import roots
 from hapta.identity.core import Core
 from hapta.identity.events import Event
 from hapta.identity.feature import TEMPLATE_FOLDERS as IDENTITY_TEMPLATES
@@ -51,8 +54,7 @@ from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.door import Door
 from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
-from hapta.kit.logs import AccessLog, configure
-from hapta.kit.process import tune
+from hapta.kit.logs import AccessLog
 from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
 from hapta.oauth.feature import TEMPLATE_FOLDERS as OAUTH_TEMPLATES
 from hapta.oauth.feature import OAuth, PageApps, open_oauth
@@ -60,8 +62,15 @@ from hapta.oauth.metadata import AUTHORIZATION, TOKEN, resource_metadata_url
 from hapta.oauth.scopes import Scopes
 from hapta.oauth.verifier import EitherVerifier
 from hapta.routes import docs_text, table
-from hapta.settings import BusSettings, DatabaseSettings, DataSettings, RateLimitSettings, Settings, with_secret
-from hapta.settings import from_environment as settings_from_environment
+from hapta.settings import (
+    BusSettings,
+    DatabaseSettings,
+    DataSettings,
+    GatewaySettings,
+    RateLimitSettings,
+    Settings,
+    with_secret,
+)
 from hapta.sync.feature import Sync, open_sync
 from hapta.sync.keys import KeyMaterial
 from hapta.sync.keys import RewrappedKey as SyncKey
@@ -70,6 +79,9 @@ if TYPE_CHECKING:
     from hapta.gateway.feature import Gateway
 
 Report = Callable[[Event], Awaitable[None]]
+
+NOBODY_LISTENS = "http://127.0.0.1:9"
+"""In place of PocketBase, where only the table of routes is wanted."""
 
 _log = structlog.get_logger("hapta.app")
 
@@ -169,6 +181,9 @@ async def open_signing_in(
     Args:
         limiter, people, rewrap_vault_keys, on_deleted: as in `open_identity`.
         serve: as in `open_oauth`.
+
+    Raises:
+        SettingsError: the secret is not that of this database.
     """
 
     async def forget_consents(tx: WriteTx, user_id: UserId) -> None:
@@ -179,6 +194,7 @@ async def open_signing_in(
         return () if oauth is None else await oauth.end_grants(tx, user_id)
 
     oauth: OAuth | None = None
+    keyring = await roots.opened(auth_db, clock, roots.keyring_of(settings))
     async with AsyncExitStack() as stack:
         identity = await stack.enter_async_context(
             open_identity(
@@ -188,6 +204,7 @@ async def open_signing_in(
                 clock,
                 ids,
                 settings,
+                keyring,
                 limiter=limiter,
                 people=people,
                 rewrap_vault_keys=rewrap_vault_keys,
@@ -203,6 +220,7 @@ async def open_signing_in(
                 clock,
                 ids,
                 settings,
+                keyring,
                 people=identity.core.people,
                 sessions=identity.core.sessions,
                 browser=identity.browser,
@@ -537,28 +555,24 @@ def create_app(
     return Hapta(settings, clock or SystemClock(), ids or RandomIds(), extra_endpoints)
 
 
-def from_environment() -> Hapta:
-    """What each worker process calls: settings come from the environment that `hapta serve` prepared."""
-    settings = settings_from_environment(os.environ)
-    tune()
-    configure(settings.log, sys.stderr)
-    return create_app(settings)
-
-
 def openapi_document(settings: Settings, version: Literal["3.1.0", "3.0.0"] = "3.1.0") -> dict[str, Any]:
     """The OpenAPI document of a server with these settings.
 
-    The table is the one that a server makes, over an empty database of its own that is gone afterwards.
+    The table is the one that a server makes, over an empty database of its own that is gone afterwards. It has the gateway's
+    routes whether or not PocketBase is installed, and none of its collections: none is asked for any.
     """
+    gateway = GatewaySettings(enabled="on", db_url=NOBODY_LISTENS, admin_key=secrets.token_urlsafe(24))
     with tempfile.TemporaryDirectory(prefix="hapta-openapi-") as folder:
         alone = replace(
             settings,
             data=DataSettings(Path(folder)),
             database=DatabaseSettings(),
             bus=BusSettings(),
+            gateway=gateway,
             log=replace(settings.log, access=False),
         )
-        endpoints = asyncio.run(_endpoints_of(with_secret(alone)[0]))
+        with capture_logs():  # that nobody listens there is no news, and standard output is for the document
+            endpoints = asyncio.run(_endpoints_of(with_secret(alone)[0]))
     return document(
         [endpoint for endpoint in endpoints if not endpoint.hidden],
         title="Hapta",

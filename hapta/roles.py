@@ -60,6 +60,7 @@ from hapta.identity.internal.tokens import InternalTokens
 from hapta.identity.models import RewrappedKey
 from hapta.identity.passwords import Passwords
 from hapta.identity.people_store import LocalIdentityStore
+from hapta.identity.roots import keyring_of
 from hapta.identity.session_tokens import SessionTokens
 from hapta.kit.access import UserId, Verifier
 from hapta.kit.clock import Clock, SystemClock
@@ -164,7 +165,7 @@ class AuthServer(_Server):
         async with AsyncExitStack() as stack:
             db = await self._database(stack, settings.database.auth_url or settings.database.url)
             bus, limiter = await self._bus_and_limiter(stack)
-            tokens = InternalTokens(settings.identity.jwt_secret, clock, self.ids, "auth")
+            tokens = InternalTokens(keyring_of(settings), clock, self.ids, "auth")
             peer = Peer(Upstream(settings.server.resource_url, answer_seconds=ANSWER_SECONDS), tokens)
             stack.push_async_callback(peer.close)
             people = HttpIdentityStore(peer)
@@ -249,7 +250,7 @@ class ResourceServer(_Server):
             MigrationError, Unavailable: as `app.Hapta.opened`.
         """
         settings, clock, ids = self.settings, self.clock, self.ids
-        server, secret = settings.server, settings.identity.jwt_secret
+        server, secret = settings.server, keyring_of(settings)
         async with AsyncExitStack() as stack:
             db = await self._database(stack, settings.database.url)
             bus, limiter = await self._bus_and_limiter(stack)

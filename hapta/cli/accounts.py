@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hapta.cli.context import auth_opened, opened
+from hapta.cli.main import CommandError
 from hapta.settings import Settings, with_secret
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ async def administration(settings: Settings, *, create: bool = False) -> AsyncGe
 
     async with opened(settings, create=create) as to, auth_opened(to) as auth_db:
         settings, _ = with_secret(settings)
+        await _check_sides(to.db, auth_db)
         bus = MemoryBus()
         try:
             async with open_services(
@@ -50,3 +52,14 @@ async def administration(settings: Settings, *, create: bool = False) -> AsyncGe
                 yield Administration(to.db, services.identity.admin, services.sync.service)
         finally:
             await bus.close()
+
+
+async def _check_sides(db: Database, auth_db: Database) -> None:
+    """Refuses the database of a resource server alone: sessions would go on in the auth server's, of which nobody has told us."""
+    from hapta.identity.roots import has_people_alone
+
+    if auth_db is db and await has_people_alone(db):
+        raise CommandError(
+            "This database has accounts and nothing of the auth side: it is a resource server's. Set database.auth_url to the"
+            " auth server's database. If one server does everything, start it once"
+        )

@@ -16,12 +16,14 @@ from typing import Annotated, Any
 import typer
 
 import hapta
-from hapta.cli.context import ConfigOption, DataOption, connected, read_settings, run, size_text, sqlite_file
+from hapta.cli.context import ConfigOption, DataOption, connected, databases, read_settings, run, size_text, sqlite_file
 from hapta.cli.main import CommandError
 from hapta.kit.clock import SystemClock, iso_ms
 from hapta.settings import Settings
 
 DATABASE = "hapta.db"
+AUTH_DATABASE = "auth.db"
+"""Of the auth side, where that has one of its own."""
 MANIFEST = "backup.json"
 
 
@@ -32,10 +34,11 @@ def backup(
 ) -> None:
     """Copy database and secrets; the server may run."""
     settings = read_settings(data, config)
-    if sqlite_file(settings) is None:
+    elsewhere = databases(settings)[1:]
+    if sqlite_file(settings) is None or any(sqlite_file(one) is None for one in elsewhere):
         raise CommandError(
-            "The database is PostgreSQL, which has its own tools: pg_dump --format=custom, or continuous archiving."
-            f" Keep {settings.data.dir / 'secrets'} beside the dump, if it is there."
+            "A database is PostgreSQL, which has its own tools: pg_dump --format=custom, or continuous archiving. Of two"
+            f" databases (database.auth_url) both belong to the backup. Keep {settings.data.dir / 'secrets'} beside the dump, if it is there."
         )
     if target.exists():
         raise CommandError(f"{target} is there already; name a new folder")
@@ -53,6 +56,10 @@ def backup(
     total = sum(file["bytes"] for file in manifest["files"].values())
     typer.echo(f"{target}: {len(manifest['files'])} files, {size_text(total)}, schema {manifest['schema']:04d}")
     typer.echo(f"Check it with: hapta verify --data {target}")
+    if elsewhere:
+        typer.echo(
+            f"The auth side's database is in it as {AUTH_DATABASE}: name it by database.auth_url after restoring."
+        )
     typer.echo("After restoring it: hapta new-epoch, so that devices notice that history was rewound.")
 
 
@@ -62,6 +69,9 @@ async def _copy(settings: Settings, folder: Path) -> dict[str, Any]:
     async with connected(settings) as db:
         await db.backup(folder / DATABASE)
         schema = len(migrate.load(db.engine)) - len(await migrate.pending(db))
+    for one in databases(settings)[1:]:
+        async with connected(one) as db:
+            await db.backup(folder / AUTH_DATABASE)
     secrets = settings.data.dir / "secrets"
     if secrets.is_dir():
         (folder / "secrets").mkdir(mode=0o700)

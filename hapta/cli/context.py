@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -67,6 +67,14 @@ def sqlite_file(settings: Settings) -> Path | None:
     if not settings.database.url:
         return settings.data.dir / "hapta.db"
     return Path(unquote(urlsplit(settings.database.url).path[1:]))
+
+
+def databases(settings: Settings) -> list[Settings]:
+    """The same settings for each database of an installation: that of people and data, then the auth side's if it is another."""
+    database = settings.database
+    if database.auth_url in ("", database.url):
+        return [settings]
+    return [settings, replace(settings, database=replace(database, url=database.auth_url, auth_url=""))]
 
 
 @asynccontextmanager

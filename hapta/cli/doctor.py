@@ -13,11 +13,11 @@ from typing import Final, Literal, NamedTuple
 
 import typer
 
-from hapta.cli.context import ConfigOption, DataOption, connected, read_settings, run, size_text, sqlite_file
+from hapta.cli.context import ConfigOption, DataOption, connected, databases, read_settings, run, size_text, sqlite_file
 from hapta.cli.main import CommandError
-from hapta.kit.clock import SystemClock
+from hapta.kit.clock import SystemClock, iso_ms
 from hapta.kit.errors import Unavailable
-from hapta.settings import Settings, SettingsError, is_postgres, secret_path
+from hapta.settings import Settings, SettingsError, is_postgres, previous_secret_path, secret_path, with_secret
 
 LOW_DISK_BYTES: Final = 1024**3
 CLOCK_SKEW_SECONDS: Final = 2.0
@@ -58,7 +58,10 @@ async def _examine(data: Path | None, config: Path | None) -> list[Finding]:
         # Without settings there is nothing to connect to; all that is wrong with them is told at once.
         return [Finding("bad", "settings", problem, "see docs/settings.md") for problem in error.problems]
     findings = [*_settings(settings), *_disk(settings)]
-    findings += [finding async for finding in _database(settings)]
+    for one in databases(settings):
+        part = "database" if one is settings else "auth db"
+        findings += [finding async for finding in _database(one, part)]
+    findings += [finding async for finding in _secret(settings)]
     findings += [finding async for finding in _redis(settings)]
     return findings
 
@@ -88,7 +91,8 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "disk", f"{size_text(free)} free for {folder}")
     if not _writable(there):
         yield Finding("bad", "disk", f"{there} cannot be written by this user", "run as the server's user, or chown it")
-    for path in (folder, secret_path(folder).parent, secret_path(folder), sqlite_file(settings)):
+    secrets = secret_path(folder).parent, secret_path(folder), previous_secret_path(folder)
+    for path in (folder, *secrets, *map(sqlite_file, databases(settings))):
         if path is not None and path.exists():
             yield from _private(path)
 
@@ -111,7 +115,7 @@ def _private(path: Path) -> Iterator[Finding]:
         yield Finding("bad", "secrets", f"others may open {path} (mode {mode:04o})", f"chmod {wanted:o} {path}")
 
 
-async def _database(settings: Settings) -> AsyncIterator[Finding]:
+async def _database(settings: Settings, part: str) -> AsyncIterator[Finding]:
     from hapta.db import migrate
     from hapta.db.connect import BadDatabaseUrl
 
@@ -121,7 +125,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         async with connected(settings) as db:
             before = clock.now_ms()
             theirs = await db.read(lambda tx: tx.fetch_value(DATABASE_CLOCK))
-            yield Finding("ok", "database", f"{engine} answers in {max(clock.now_ms() - before, 0)} ms")
+            yield Finding("ok", part, f"{engine} answers in {max(clock.now_ms() - before, 0)} ms")
             yield _clock(before, int(theirs), clock.now_ms())
             try:
                 missing = await migrate.pending(db)
@@ -132,10 +136,38 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
             else:
                 yield _schema(settings, len(missing))
     except CommandError as error:
-        yield Finding("warn", "database", str(error))
+        yield Finding("warn", part, str(error))
     except (Unavailable, BadDatabaseUrl) as error:
         mend = "check database.url and that the database runs" if is_postgres(settings) else "see the disk's findings"
-        yield Finding("bad", "database", str(error), mend)
+        yield Finding("bad", part, str(error), mend)
+
+
+async def _secret(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether the configured secret opens what is stored, and whether the one before it is still needed."""
+    from hapta.cli.secret import last_token_ends_at, stand
+    from hapta.db.connect import BadDatabaseUrl
+    from hapta.db.migrate import MigrationError
+    from hapta.identity.roots import REFUSAL
+
+    if not settings.identity.jwt_secret and not secret_path(settings.data.dir).is_file():
+        return  # no server has run here
+    try:
+        found = await stand(settings)
+    except (CommandError, MigrationError, Unavailable, BadDatabaseUrl):
+        return  # the findings of the database say why
+    previous = with_secret(settings)[0].identity.jwt_secret_previous
+    mend = "hapta secret forget, or remove identity.jwt_secret_previous, and restart"
+    if found.foreign:
+        yield Finding("bad", "secret", REFUSAL)
+    elif not previous:
+        if found.current:
+            yield Finding("ok", "secret", "it opens what is stored")
+    elif found.other:
+        yield Finding("warn", "secret", "what is stored is still sealed under the previous one", "restart the server")
+    elif (ends_at := last_token_ends_at(settings, found)) > SystemClock().now_ms():
+        yield Finding("ok", "secret", f"the previous one may go after {iso_ms(ends_at)}, when its last tokens are over")
+    else:
+        yield Finding("warn", "secret", "the previous one is not needed any more", mend)
 
 
 def _schema(settings: Settings, missing: int) -> Finding:

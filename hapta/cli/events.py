@@ -34,18 +34,18 @@ async def event_services(settings: Settings, former_keys: Sequence[str] = ()) ->
         former_keys: public keys (hex) with which the audit log was signed earlier.
     """
     from hapta.http.fetch import GuardedFetch
+    from hapta.identity import roots
     from hapta.identity.event_log import open_event_log
     from hapta.identity.webhooks.deliverer import Deliverer
     from hapta.identity.webhooks.sealing import WebhookSecrets
     from hapta.identity.webhooks.service import WebhookService
-    from hapta.kit.seal import Sealer
-    from hapta.kit.secrets import derive_key
 
     async with opened(settings) as to, auth_opened(to) as db:
         settings, _ = with_secret(settings)
-        secret, allow_private = settings.identity.jwt_secret, settings.webhooks.allow_private
-        recorder = open_event_log(db, to.clock, to.ids, settings.identity, former_keys)
-        secrets = WebhookSecrets(Sealer.of(derive_key(secret, "data-seal")))
+        secret = await roots.opened(db, to.clock, roots.keyring_of(settings))
+        allow_private = settings.webhooks.allow_private
+        recorder = open_event_log(db, to.clock, to.ids, secret, settings.identity, former_keys)
+        secrets = WebhookSecrets(secret.sealer("data-seal"))
         fetch = GuardedFetch(allow_private=allow_private, timeout_seconds=settings.webhooks.timeout_seconds)
         yield EventServices(
             recorder.audit,

@@ -35,6 +35,7 @@ COMMANDS = (
     Command("user", "hapta.cli.user", "app", "Accounts: add, list, quota, delete."),
     Command("client", "hapta.cli.client", "app", "OAuth clients: create, list, show, rotate-secret, delete."),
     Command("keys", "hapta.cli.keys", "app", "Keys that sign for OAuth clients: list, rotate, revoke, rewrap."),
+    Command("secret", "hapta.cli.secret", "app", "The secret that every key is made from: rotate, forget."),
     Command("audit", "hapta.cli.audit", "app", "The audit log: verify, export, key."),
     Command("webhook", "hapta.cli.webhook", "app", "Receivers of auth events: add, list, rotate, ping, replay."),
     Command("rules", "hapta.cli.rules", "app", "Rules of the gateway: check a file before the server reads it."),
@@ -44,7 +45,12 @@ COMMANDS = (
     Command("settings", "hapta.cli.settings", "settings", "Show the settings and where they come from."),
     Command("openapi", "hapta.cli.openapi", "openapi", "Print the API's description."),
     Command("vault", "hapta.cli.vault", "app", "Keep folders in sync, encrypted end to end."),
-    Command("demo", "hapta.cli.demo", "demo", "Sync a folder between two devices and prove it."),
+    Command(
+        "demo",
+        "hapta.cli.demo",
+        "demo",
+        "Sync a folder between two devices, put the gateway before PocketBase, and prove both.",
+    ),
     Command("bench", "hapta.cli.bench", "app", "Put a running server to the test."),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hapta.cli.context import ConfigOption, DataOption, connected, read_settings, run
+from hapta.cli.context import ConfigOption, DataOption, connected, databases, read_settings, run
 from hapta.kit.clock import SystemClock
 from hapta.settings import Settings
 
@@ -17,8 +17,11 @@ def migrate(data: DataOption = None, config: ConfigOption = None) -> None:
 async def _migrate(settings: Settings) -> None:
     from hapta.db import migrate as migrations
 
-    async with connected(settings, create=True) as db:
-        applied = await migrations.migrate(db, SystemClock())
-    for migration in applied:
-        typer.echo(f"applied {migration.version:04d} {migration.name}")
-    typer.echo("The schema is up to date." if not applied else f"{len(applied)} applied; the schema is up to date.")
+    for one in databases(settings):
+        side = "" if one is settings else " of the auth side's database"
+        async with connected(one, create=True) as db:
+            applied = await migrations.migrate(db, SystemClock())
+        for migration in applied:
+            typer.echo(f"applied {migration.version:04d} {migration.name}")
+        done = f"The schema{side} is up to date."
+        typer.echo(f"{len(applied)} applied; t{done[1:]}" if applied else done)

@@ -39,6 +39,7 @@ async def oauth_services(settings: Settings, *, create: bool = False) -> AsyncGe
         create: whether a SQLite database that is not there yet is made.
     """
     from hapta.bus.memory import MemoryBus
+    from hapta.identity import roots
     from hapta.identity.event_log import open_event_log
     from hapta.identity.marks import Marks
     from hapta.identity.token_cache import TokenCache
@@ -53,10 +54,11 @@ async def oauth_services(settings: Settings, *, create: bool = False) -> AsyncGe
 
     async with opened(settings, create=create) as to, auth_opened(to) as db:
         settings, _ = with_secret(settings)
-        clock, ids, oauth, secret = to.clock, to.ids, settings.oauth, settings.identity.jwt_secret
+        clock, ids, oauth = to.clock, to.ids, settings.oauth
+        secret = await roots.opened(db, clock, roots.keyring_of(settings))
         bus = MemoryBus()
         try:
-            events = open_event_log(db, clock, ids, settings.identity)
+            events = open_event_log(db, clock, ids, secret, settings.identity)
             marks = Marks(db, clock, ids, TokenCache(clock, 1))
 
             async def end_tokens(tx: WriteTx, client_id: str) -> list[Revocation]:

@@ -25,7 +25,7 @@ from hapta.identity.policy import login_path
 from hapta.kit.access import Caller
 from hapta.kit.clock import Clock
 from hapta.kit.errors import MissingToken, Unauthenticated
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -87,7 +87,7 @@ class BrowserSessions:
 
     Args:
         sessions: judges session keys.
-        secret: the configured secret; the key of CSRF tokens is derived from it.
+        secret: the configured secret; the keys of CSRF tokens are derived from it.
         public_url: the address by which people reach this server.
         allowed_origins: origins of other pages that may call JSON routes with cookies.
         insecure: plain-http development: cookies without `Secure` and without the prefixes that demand it.
@@ -101,7 +101,7 @@ class BrowserSessions:
         self,
         sessions: SessionKeys,
         clock: Clock,
-        secret: str,
+        secret: Secret,
         public_url: str,
         *,
         allowed_origins: Sequence[str] = (),
@@ -117,7 +117,7 @@ class BrowserSessions:
             )
         self._sessions = sessions
         self._clock = clock
-        self._guard = CsrfGuard(derive_key(secret, "csrf"), own, [o for o in allowed_origins if o != "*"])
+        self._guard = CsrfGuard(Keyring.of(secret).every("csrf"), own, [o for o in allowed_origins if o != "*"])
         self._secure = not insecure
         self.names = _PLAIN_NAMES if insecure else _SECURE_NAMES
         self.origin = own

@@ -22,6 +22,7 @@ from hapta.identity.sessions import SessionService
 from hapta.identity.signin import SignInService
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Secret
 from hapta.kit.ratelimit import Limiter, Rate
 from hapta.settings import IdentitySettings
 
@@ -62,7 +63,7 @@ def build_core(
     clock: Clock,
     ids: Ids,
     settings: IdentitySettings,
-    secret: str,
+    secret: Secret,
     *,
     events: EventLog | None = None,
     issuer: str = "",
@@ -107,7 +108,7 @@ def build_auth_core(
     clock: Clock,
     ids: Ids,
     settings: IdentitySettings,
-    secret: str,
+    secret: Secret,
     people: IdentityStore,
     *,
     events: EventLog | None = None,
@@ -130,7 +131,7 @@ async def open_core(
     clock: Clock,
     ids: Ids,
     settings: IdentitySettings,
-    secret: str,
+    secret: Secret,
     *,
     events: EventLog | None = None,
     issuer: str = "",

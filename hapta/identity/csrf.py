@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from hapta.http.requests import Request
@@ -28,13 +28,13 @@ class CsrfGuard:
     """Makes and judges the tokens, and judges where a request comes from.
 
     Args:
-        key: signs tokens; the key derived for `csrf`.
+        keys: derived for `csrf`: the first one signs tokens, all of them count.
         origin: our own public origin, `https://id.example`.
         allowed: origins of other pages that may call with cookies.
     """
 
-    def __init__(self, key: bytes, origin: str, allowed: Iterable[str] = ()) -> None:
-        self._key = key
+    def __init__(self, keys: Sequence[bytes], origin: str, allowed: Iterable[str] = ()) -> None:
+        self._keys = tuple(keys)
         self._listed = frozenset(allowed)
         self._origins = self._listed | {origin}
 
@@ -45,14 +45,14 @@ class CsrfGuard:
             binding: what it is bound to: `s:` and the id of a session, or `p:` and that of a pre-session.
         """
         random = _text(secrets.token_bytes(_RANDOM_BYTES))
-        return f"{random}.{self._signature(binding, random)}"
+        return f"{random}.{_signature(self._keys[0], binding, random)}"
 
     def counts(self, token: str | None, binding: str) -> bool:
         """Whether the token was made here for this binding."""
         if token is None or len(token) > _MAX_TOKEN_CHARACTERS or not token.isascii():
             return False
         random, _, signature = token.partition(".")
-        return hmac.compare_digest(self._signature(binding, random), signature)
+        return any(hmac.compare_digest(_signature(key, binding, random), signature) for key in self._keys)
 
     def check(self, request: Request, token: str | None, cookie: str | None, binding: str) -> None:
         """All three guards.
@@ -97,10 +97,11 @@ class CsrfGuard:
         if not trusted:
             raise CsrfFailed
 
-    def _signature(self, binding: str, random: str) -> str:
-        # With lengths before both parts no other pair gives the same bytes.
-        message = b"".join([b"%d:%b" % (len(part), part) for part in (binding.encode(), random.encode())])
-        return _text(hmac.digest(self._key, message, "sha256"))
+
+def _signature(key: bytes, binding: str, random: str) -> str:
+    # With lengths before both parts no other pair gives the same bytes.
+    message = b"".join([b"%d:%b" % (len(part), part) for part in (binding.encode(), random.encode())])
+    return _text(hmac.digest(key, message, "sha256"))
 
 
 def origin_of(url: str) -> str | None:

@@ -11,6 +11,7 @@ from hapta.identity.events import Event
 from hapta.identity.webhooks.queue import WebhookQueue
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Secret
 from hapta.settings import IdentitySettings
 
 
@@ -30,7 +31,7 @@ class EventRecorder:
 
 
 def open_event_log(
-    db: Database, clock: Clock, ids: Ids, settings: IdentitySettings, former_keys: Sequence[str] = ()
+    db: Database, clock: Clock, ids: Ids, secret: Secret, settings: IdentitySettings, former_keys: Sequence[str] = ()
 ) -> EventRecorder:
     """The audit log and the queue of webhooks as the settings want them.
 
@@ -38,7 +39,6 @@ def open_event_log(
         db: of the auth side.
         former_keys: public keys (hex) with which the audit log was signed earlier.
     """
-    secret = settings.jwt_secret
     audit = AuditLog(
         db,
         clock,

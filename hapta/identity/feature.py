@@ -58,9 +58,9 @@ from hapta.kit.access import UserId
 from hapta.kit.background import Routine, Work, in_turn
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Keyring
 from hapta.kit.ratelimit import Limiter, Rate
 from hapta.kit.seal import Sealer
-from hapta.kit.secrets import derive_key
 from hapta.mail.connect import senders
 from hapta.settings import Settings
 
@@ -158,6 +158,7 @@ async def open_identity(
     clock: Clock,
     ids: Ids,
     settings: Settings,
+    secret: Keyring,
     *,
     limiter: Limiter | None = None,
     rewrap_vault_keys: RewrapVaultKeys | None = None,
@@ -170,15 +171,16 @@ async def open_identity(
 
     Args:
         people: where they are behind another server; `db` is not touched then.
+        secret: the ring of the configured secret, with its lasting keys.
         limiter: for attempts to log in and new key accounts; None switches them off.
         on_deleted: what the resource side removes together with a person.
         forget_unproved: what else goes when an account is emptied whose address somebody else has proved.
         on_factors_changed: ends what apps hold when the owner changes how they sign in.
     """
-    own, secret, public_url = settings.identity, settings.identity.jwt_secret, settings.server.public_address
+    own, public_url = settings.identity, settings.server.public_address
     production = settings.server.environment == "production"
-    sealer = Sealer.of(derive_key(secret, "data-seal"))
-    events = open_event_log(auth_db, clock, ids, own)
+    sealer = secret.sealer("data-seal")
+    events = open_event_log(auth_db, clock, ids, secret, own)
     audit, queue = events.audit, events.webhooks
     attempts = Rate.parse(settings.ratelimit.auth)
     core: AuthCore
@@ -228,7 +230,7 @@ async def open_identity(
     secrets = WebhookSecrets(sealer)
     webhooks = WebhookService(auth_db, clock, ids, secrets, events, allow_private=settings.webhooks.allow_private)
     deliverer = Deliverer(auth_db, clock, ids, fetch, queue, secrets, settings.webhooks, outbox)
-    otp_key = derive_key(secret, "otp")
+    otp_key = secret.current("otp")
     codes = Codes(auth_db, clock, otp_key, settings.otp)
     otp = OtpService(auth_db, clock, people, codes, outbox, events, settings.otp)
     throttle = Throttle(auth_db, clock, secret, events=events)

@@ -78,11 +78,23 @@ class IdentityStore(Protocol):
         """
         ...
 
-    async def set_email(self, user_id: UserId, email: str | None, *, verified: bool, cause: Cause = NOBODY) -> Person:
+    async def set_email(
+        self,
+        user_id: UserId,
+        email: str | None,
+        *,
+        verified: bool,
+        cause: Cause = NOBODY,
+        if_email: str | None = None,
+    ) -> Person:
         """Sets or removes the address.
+
+        Args:
+            if_email: only while this is the account's address; None: whatever it is.
 
         Raises:
             EmailTaken: it belongs to somebody else.
+            WrongCode: the address is another one than `if_email` by now.
         """
         ...
 

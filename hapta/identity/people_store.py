@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from hapta.db.database import Database, UniqueViolation, WriteTx
 from hapta.identity import person_store as sql
-from hapta.identity.errors import EmailTaken, PhoneTaken, WrongPassword
+from hapta.identity.errors import EmailTaken, PhoneTaken, WrongCode, WrongPassword
 from hapta.identity.models import (
     USER_ROLE,
     AccountSummary,
@@ -165,11 +165,21 @@ class LocalIdentityStore:
 
         return await self._change(user_id, change, cause)
 
-    async def set_email(self, user_id: UserId, email: str | None, *, verified: bool, cause: Cause = NOBODY) -> Person:
+    async def set_email(
+        self,
+        user_id: UserId,
+        email: str | None,
+        *,
+        verified: bool,
+        cause: Cause = NOBODY,
+        if_email: str | None = None,
+    ) -> Person:
         """See `IdentityStore.set_email`."""
         kept, key = (None, None) if email is None else check_email(email)
 
         async def change(tx: WriteTx, person: Person, now: int) -> ChangeKind:
+            if if_email is not None and person.email != if_email:
+                raise WrongCode
             await sql.set_email(tx, user_id, kept, key, verified and key is not None, now)
             return "email_verified" if verified and key is not None else "updated"
 

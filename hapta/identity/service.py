@@ -46,8 +46,8 @@ from hapta.identity.signin import AlsoDone, SignInService
 from hapta.identity.throttle.service import Throttle
 from hapta.kit.access import Caller
 from hapta.kit.errors import InvalidToken, TooMany
+from hapta.kit.keyring import Keyring, Secret
 from hapta.kit.ratelimit import Limiter, Rate
-from hapta.kit.secrets import derive_key
 from hapta.settings import IdentitySettings
 
 KDF_ITERATIONS = 600_000
@@ -70,7 +70,7 @@ class AccountService:
         sessions: SessionService,
         signin: SignInService,
         settings: IdentitySettings,
-        secret: str,
+        secret: Secret,
         *,
         limiter: Limiter | None = None,
         attempts: Rate | None = None,
@@ -83,8 +83,8 @@ class AccountService:
         self._limiter = limiter
         self._attempts = attempts
         self._throttle: Throttle | None = None
-        self._salt_key = derive_key(secret, "prelogin-salt")
-        self._limit_key = derive_key(secret, "limit-key")
+        keys = Keyring.of(secret)
+        self._salt_key, self._limit_key = keys.current("prelogin-salt"), keys.current("limit-key")
 
     def throttle_with(self, throttle: Throttle) -> None:
         """Counts failures from here on, together with those of every other way in (contract identity, section 21)."""
@@ -101,7 +101,8 @@ class AccountService:
             ValidationFailed: the address, the password or the salt is not acceptable.
             RegistrationDisabled, EmailTaken, TooMany: as they say.
         """
-        if not self._settings.allow_registration:
+        # This dialect signs in at once, which a server that wants verified addresses first must not allow.
+        if not self._settings.allow_registration or self._settings.verify_email_before_login:
             raise RegistrationDisabled
         minimum = self._settings.min_password_characters
         refuse(
@@ -128,7 +129,7 @@ class AccountService:
 
         Raises:
             ValidationFailed: the address is none, or the password is too long to be one.
-            InvalidCredentials: unknown account or wrong password.
+            InvalidCredentials: unknown account or wrong password, or an account that must be verified first.
             SecondFactorRequired: the account has a second factor, which this dialect cannot ask for.
             TooMany: too many attempts or failures for this address, or too many logins at once.
         """
@@ -148,6 +149,10 @@ class AccountService:
             await self._refused(key, origin)
             raise InvalidCredentials
         success = None if throttle is None else throttle.success(key, origin)
+        if self._settings.verify_email_before_login and not (person.email_verified or person.phone_verified):
+            if success is not None:
+                await self._db.write(success)
+            raise InvalidCredentials
         if await self._signin.second_factors(person.user_id):
             if success is not None:
                 await self._db.write(success)

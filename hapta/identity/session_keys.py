@@ -15,8 +15,8 @@ from binascii import Error as Base64Error
 from typing import NamedTuple
 
 from hapta.kit.access import SessionId, UserId
+from hapta.kit.keyring import Keyring, Secret
 from hapta.kit.seal import BadSeal, Sealer
-from hapta.kit.secrets import derive_key
 
 SECRET_BYTES = 32
 MARK_BYTES = 16
@@ -39,18 +39,18 @@ class SessionKeys:
     """Makes and reads keys.
 
     Args:
-        secret: the configured secret; the key for the mark is derived from it.
+        secret: the configured secret; the keys for the mark are derived from it.
     """
 
-    def __init__(self, secret: str) -> None:
-        self._mark_key = derive_key(secret, "session-key")
+    def __init__(self, secret: Secret) -> None:
+        self._mark_keys = Keyring.of(secret).every("session-key")
 
     def new(self, key: SessionKey) -> str:
         """A fresh key of a session's generation."""
         body = (
             secrets.token_bytes(SECRET_BYTES) + "\n".join((str(key.generation), key.session_id, key.user_id)).encode()
         )
-        return urlsafe_b64encode(self._mark(body) + body).rstrip(b"=").decode("ascii")
+        return urlsafe_b64encode(_mark(self._mark_keys[0], body) + body).rstrip(b"=").decode("ascii")
 
     def read(self, text: str) -> SessionKey:
         """What a presented key says; that it still counts, only the session's row can tell.
@@ -65,13 +65,14 @@ class SessionKeys:
         except (Base64Error, ValueError):
             raise BadKey("not base64url") from None
         mark, body = raw[:MARK_BYTES], raw[MARK_BYTES:]
-        if not hmac.compare_digest(self._mark(body), mark):
+        if not any(hmac.compare_digest(_mark(key, body), mark) for key in self._mark_keys):
             raise BadKey("not our mark")
         generation, session_id, user_id = body[SECRET_BYTES:].decode().split("\n", 2)
         return SessionKey(UserId(user_id), SessionId(session_id), int(generation))
 
-    def _mark(self, body: bytes) -> bytes:
-        return hmac.digest(self._mark_key, body, "sha256")[:MARK_BYTES]
+
+def _mark(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, body, "sha256")[:MARK_BYTES]
 
 
 def key_hash(text: str) -> bytes:

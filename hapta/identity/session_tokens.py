@@ -14,7 +14,8 @@ from hapta.kit.access import SessionId, UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken
 from hapta.kit.ids import Ids
-from hapta.kit.tokens import ACCESS_TYPE, BadToken, Claims, Hs256, Hs256Key, sign
+from hapta.kit.keyring import Secret
+from hapta.kit.tokens import ACCESS_TYPE, BadToken, Claims, Hs256, ring, secrets_of, sign
 
 OVERLAP_MS = 10_000
 """How long the previous generation of a session's keys is honoured (contract identity, section 19)."""
@@ -36,9 +37,10 @@ class SessionTokens:
         issuer: stands as `iss` and `aud` in the short tokens, and is held against those of every token that has them.
     """
 
-    def __init__(self, secret: str, clock: Clock, ids: Ids, issuer: str = "") -> None:
-        self._key = Hs256Key.for_access_tokens(secret)
-        self._verifier = Hs256({self._key.kid: self._key.secret}, clock)
+    def __init__(self, secret: Secret, clock: Clock, ids: Ids, issuer: str = "") -> None:
+        keys = ring(secret, "access-token", "access-token-kid")
+        self._key = keys[0]
+        self._verifier = Hs256(secrets_of(keys), clock)
         self._ids = ids
         self._issuer = issuer
 

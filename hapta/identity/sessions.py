@@ -32,6 +32,7 @@ from hapta.kit.access import Caller, SessionId, UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, Unavailable
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Secret
 from hapta.settings import IdentitySettings
 
 CHANNEL = "identity.revoked"
@@ -64,7 +65,7 @@ class SessionService:
         clock: Clock,
         ids: Ids,
         settings: IdentitySettings,
-        secret: str,
+        secret: Secret,
         people: IdentityStore,
         *,
         events: EventLog | None = None,

@@ -29,8 +29,8 @@ from hapta.kit.access import UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken
 from hapta.kit.ids import Ids
-from hapta.kit.secrets import derive_key
-from hapta.kit.tokens import BadToken, Claims, Hs256, Hs256Key, sign
+from hapta.kit.keyring import Secret
+from hapta.kit.tokens import BadToken, Claims, Hs256, ring, secrets_of, sign
 
 PENDING_SECONDS = 600
 PENDING_TYP = "mfa+jwt"
@@ -65,7 +65,7 @@ class SignInService:
         ids: Ids,
         sessions: SessionService,
         people: IdentityStore,
-        secret: str,
+        secret: Secret,
         *,
         events: EventLog | None = None,
         second_factors: SecondFactors = no_second_factors,
@@ -77,8 +77,9 @@ class SignInService:
         self._people = people
         self._events = events
         self._second_factors = second_factors
-        self._key = Hs256Key("mfa", derive_key(secret, "mfa-token"))
-        self._tokens = Hs256({self._key.kid: self._key.secret}, clock, typ=PENDING_TYP, kind=PENDING_TYPE)
+        keys = ring(secret, "mfa-token")
+        self._key = keys[0]
+        self._tokens = Hs256(secrets_of(keys), clock, typ=PENDING_TYP, kind=PENDING_TYPE)
 
     def ask(self, second_factors: SecondFactors) -> None:
         """Asks for second factors from here on: for a wiring whose factors need this service themselves."""

@@ -11,13 +11,14 @@ import json
 import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
 
 from hapta.kit.clock import Clock
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret, key_name
+from hapta.kit.secrets import Purpose
 
 MAX_TOKEN_CHARACTERS = 8 * 1024
 SKEW_SECONDS = 30.0
@@ -52,10 +53,9 @@ class Hs256Key:
         self._header: dict[str, str] = {}
 
     @classmethod
-    def for_access_tokens(cls, secret: str) -> Hs256Key:
-        """The key for first-party access tokens, from the configured secret."""
-        kid = derive_key(secret, "access-token-kid", size_bytes=9)
-        return cls(_encode(kid), derive_key(secret, "access-token"))
+    def for_access_tokens(cls, secret: Secret) -> Hs256Key:
+        """The key that signs first-party access tokens, from the configured secret."""
+        return ring(secret, "access-token", "access-token-kid")[0]
 
     def header(self, typ: str) -> str:
         """The encoded JOSE header of tokens of this key and type."""
@@ -64,6 +64,23 @@ class Hs256Key:
             known = _encode(msgspec.json.encode({"alg": "HS256", "kid": self.kid, "typ": typ}))
             self._header[typ] = known
         return known
+
+
+def ring(secret: Secret, purpose: Purpose, naming: Purpose | None = None) -> tuple[Hs256Key, ...]:
+    """The keys of one kind of token: the first one signs, all of them count.
+
+    Args:
+        naming: what the ids of the keys are derived for; None: their own purpose.
+    """
+    keyring = Keyring.of(secret)
+    keys = keyring.every(purpose)
+    names = [key_name(key) for key in keys] if naming is None else map(_encode, keyring.every(naming, size_bytes=9))
+    return tuple([Hs256Key(name, key) for name, key in zip(names, keys, strict=True)])
+
+
+def secrets_of(keys: Iterable[Hs256Key]) -> dict[str, bytes]:
+    """Keys by their ids, as `Hs256` takes them."""
+    return {key.kid: key.secret for key in keys}
 
 
 def sign(claims: Mapping[str, object], key: Hs256Key, *, typ: str = ACCESS_TYP) -> str:

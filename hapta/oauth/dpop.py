@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from hapta.db.database import Database
 from hapta.http.requests import Request
 from hapta.kit.clock import Clock
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret
 from hapta.kit.tokens import BadToken
 from hapta.oauth.errors import (
     InvalidDpopProof,
@@ -42,15 +42,17 @@ class Dpop:
     """Checks proofs and gives out nonces.
 
     Args:
-        secret: the server's secret; the key of the nonces is derived from it.
+        secret: the server's secret; the keys of the nonces are derived from it.
         needs_nonce: whether every proof must carry a nonce of ours (`oauth.dpop_nonce`).
     """
 
-    def __init__(self, db: Database, clock: Clock, issuer: Issuer, secret: str, *, needs_nonce: bool = False) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, issuer: Issuer, secret: Secret, *, needs_nonce: bool = False
+    ) -> None:
         self._db = db
         self._clock = clock
         self._issuer = issuer
-        self._key = derive_key(secret, "dpop-nonce")
+        self._keys = Keyring.of(secret).every("dpop-nonce")
         self.needs_nonce = needs_nonce
 
     async def check(self, request: Request, *, form_url_path: str, access_token: str | None = None) -> str | None:
@@ -114,7 +116,7 @@ class Dpop:
     def nonce(self) -> str:
         """A nonce that counts for five minutes, on every worker."""
         at = int(self._clock.now()).to_bytes(8)
-        return encode(at + self._mac(at))
+        return encode(at + _mac(self._keys[0], at))
 
     def nonce_headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """For successful answers: the nonce of the next proof, when nonces are asked for (RFC 9449, section 8.2)."""
@@ -133,10 +135,8 @@ class Dpop:
             return False
         at, mac = raw[:8], raw[8:]
         age = self._clock.now() - int.from_bytes(at)
-        return hmac.compare_digest(mac, self._mac(at)) and -WINDOW_SECONDS <= age <= NONCE_SECONDS
-
-    def _mac(self, at: bytes) -> bytes:
-        return hmac.digest(self._key, at, "sha256")[:_MAC_BYTES]
+        ours = any(hmac.compare_digest(mac, _mac(key, at)) for key in self._keys)
+        return ours and -WINDOW_SECONDS <= age <= NONCE_SECONDS
 
     # --- job ---
 
@@ -145,6 +145,10 @@ class Dpop:
         now = self._clock.now_ms()
         while await self._db.write(lambda tx: store.sweep(tx, now, SWEEP_BATCH)) == SWEEP_BATCH:
             pass
+
+
+def _mac(key: bytes, at: bytes) -> bytes:
+    return hmac.digest(key, at, "sha256")[:_MAC_BYTES]
 
 
 def _read(proof: str) -> tuple[VerifyingKey, Mapping[str, Any]]:

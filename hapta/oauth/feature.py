@@ -24,9 +24,8 @@ from hapta.kit.access import UserId
 from hapta.kit.background import Routine, Work, in_turn
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Keyring
 from hapta.kit.ratelimit import Limiter
-from hapta.kit.seal import Sealer
-from hapta.kit.secrets import derive_key
 from hapta.oauth import introspection, metadata, revocation, userinfo
 from hapta.oauth.access_tokens import AccessTokens
 from hapta.oauth.authorize import routes as authorize_routes
@@ -108,6 +107,7 @@ async def open_oauth(
     clock: Clock,
     ids: Ids,
     settings: Settings,
+    keyring: Keyring,
     *,
     people: IdentityStore,
     sessions: SessionService,
@@ -120,28 +120,27 @@ async def open_oauth(
     """Builds the authorization server over the auth side's database.
 
     Args:
+        keyring: with its lasting keys.
         fetch: for what clients name: keys, documents, logout addresses.
         limiter: counts open registrations; None switches that off.
         serve: whether tokens are made and judged here; an operator's command only needs what ends with a person.
     """
-    own, secret = settings.oauth, settings.identity.jwt_secret
+    own = settings.oauth
     development = settings.server.environment == "development"
     issuer = Issuer(settings.server.public_address, allow_http=development)
     scopes, resources = Scopes(own.scopes), Resources(issuer, own.resources)
-    sealer = key_sealer(secret, own.key_secret, own.key_secret_file, own.key_secret_previous)
+    sealer = key_sealer(keyring, own.key_secret, own.key_secret_file, own.key_secret_previous)
     keys = SigningKeys(db, bus, clock, sealer, events, issuer, own)
     documents = ClientDocuments(fetch, clock, scopes) if own.client_id_documents else None
     directory = ClientDirectory(db, bus, clock, documents=documents)
     remote = RemoteDocuments(fetch, clock)
     authenticator = ClientAuthenticator(directory, db, clock, issuer, jwks=remote)
-    dpop = Dpop(db, clock, issuer, secret, needs_nonce=own.dpop_nonce)
-    subjects = Subjects(derive_key(secret, "subject"))
+    dpop = Dpop(db, clock, issuer, keyring, needs_nonce=own.dpop_nonce)
+    subjects = Subjects(keyring.current("subject"))
     announce = sessions.announce
     codes = Codes(db, clock, ids, own)
-    families = Families(db, clock, ids, secret, own, codes, sessions.marks, announce, events)
-    consents = Consents(
-        db, clock, own, directory, scopes, families, events, announce, derive_key(secret, "audit-address")
-    )
+    families = Families(db, clock, ids, keyring, own, codes, sessions.marks, announce, events)
+    consents = Consents(db, clock, own, directory, scopes, families, events, announce, keyring.current("audit-address"))
     clients = Clients(
         db,
         clock,
@@ -161,7 +160,7 @@ async def open_oauth(
         return await consents.forget_user(tx, change.user_id) if change.kind == "deleted" else []
 
     sessions.on_change(forget)
-    flows = FlowSealer(Sealer.of(derive_key(secret, "flow-seal")), clock)
+    flows = FlowSealer(keyring.sealer("flow-seal"), clock)
     pushed = PushedService(db, clock, ids, flows, own)
     reader = RequestReader(clock, directory, scopes, resources, keys, pushed, own)
     authorize = AuthorizeService(
@@ -191,7 +190,7 @@ async def open_oauth(
         consents,
         backchannel,
         announce,
-        derive_key(secret, "user-code"),
+        keyring.current("user-code"),
     )
     consents.on_withdrawn(devices.drop)
     access_tokens = AccessTokens(

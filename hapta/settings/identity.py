@@ -19,6 +19,13 @@ class IdentitySettings:
         env=("JWT_SECRET",),
         hidden="all",
     )
+    jwt_secret_previous: str = setting(
+        "",
+        "The secret before this one, while it is being replaced: what it signed counts, and what is stored under it is sealed"
+        " anew at the start. Before the replacement it may be the next one, so that several servers can change over one by one.",
+        env=("JWT_SECRET_PREVIOUS",),
+        hidden="all",
+    )
     jwt_expires_in_seconds: int = setting(
         7 * 86400, "Life of a session token.", env=("JWT_EXPIRES_IN",), minimum=60, maximum=10 * 366 * 86400
     )

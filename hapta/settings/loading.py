@@ -220,6 +220,7 @@ def _cross_checks(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
         *_check_secret(settings, given),
         *_check_tls(settings),
         *_check_workers(settings),
+        *_check_public_url(settings),
         *_check_role(settings),
     ]
 
@@ -227,14 +228,33 @@ def _cross_checks(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
 def _check_secret(settings: Settings, given: Mapping[str, _Given]) -> list[str]:
     production = settings.server.environment == "production"
     if not production and "identity.jwt_secret" not in given:
-        return []  # a development server makes one
+        # A development server makes one, and keeps the one before it beside it.
+        if "identity.jwt_secret_previous" not in given:
+            return []
+        return [f"{_PREVIOUS}: it goes with identity.jwt_secret, which is not set"]
     # Set and empty is refused in development too: somebody meant to set it, and a made secret would hide that
     # (docs/sync.md, environment).
     try:
         check_secret(settings.identity.jwt_secret, production=production)
     except WeakSecret as error:
         return [f"identity.jwt_secret (HAPTA_IDENTITY_JWT_SECRET or JWT_SECRET): {error}"]
+    return _check_previous(settings, production)
+
+
+def _check_previous(settings: Settings, production: bool) -> list[str]:
+    own = settings.identity
+    if not own.jwt_secret_previous:
+        return []  # an empty one stands for none: that is how a line of a service file is switched off
+    if own.jwt_secret_previous == own.jwt_secret:
+        return [f"{_PREVIOUS}: it is the same as identity.jwt_secret; give the secret before that one, or none"]
+    try:
+        check_secret(own.jwt_secret_previous, production=production)
+    except WeakSecret as error:
+        return [f"{_PREVIOUS}: {error}"]
     return []
+
+
+_PREVIOUS: Final = "identity.jwt_secret_previous (HAPTA_IDENTITY_JWT_SECRET_PREVIOUS or JWT_SECRET_PREVIOUS)"
 
 
 def _check_tls(settings: Settings) -> list[str]:
@@ -267,6 +287,16 @@ def _check_workers(settings: Settings) -> list[str]:
     return [f"server.workers: {settings.server.workers} processes need {' and '.join(missing)}; start one, or set them"]
 
 
+def _check_public_url(settings: Settings) -> list[str]:
+    server = settings.server
+    if server.environment != "production" or server.public_url:
+        return []
+    return [
+        "server.public_url: production needs the address under which the world knows this server, like https://example.org:"
+        " it is the issuer of tokens and stands in mails and cookies"
+    ]
+
+
 def _check_role(settings: Settings) -> list[str]:
     server = settings.server
     if server.role == "all":
@@ -274,8 +304,6 @@ def _check_role(settings: Settings) -> list[str]:
     problems: list[str] = []
     if server.role == "resource" and server.port == server.internal_port:
         problems.append("server.internal_port: it must differ from server.port, which the world may reach")
-    if server.environment == "production" and not server.public_url:
-        problems.append("server.public_url: two servers need it, so that both name the same issuer")
     for name, url in (("auth_url", server.auth_url), ("resource_url", server.resource_url)):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
@@ -289,6 +317,11 @@ def _check_role(settings: Settings) -> list[str]:
 def secret_path(data_dir: Path) -> Path:
     """Where a development server keeps the key that signs its tokens."""
     return data_dir / "secrets" / "jwt_secret"
+
+
+def previous_secret_path(data_dir: Path) -> Path:
+    """Where it keeps the one before, while that still counts (`hapta secret rotate`)."""
+    return secret_path(data_dir).with_name("jwt_secret.previous")
 
 
 def development_secret(data_dir: Path) -> tuple[str, str | None]:
@@ -320,5 +353,18 @@ def with_secret(settings: Settings) -> tuple[Settings, str | None]:
     if settings.identity.jwt_secret:
         return settings, None
     secret, notice = development_secret(settings.data.dir)
-    identity = dataclasses.replace(settings.identity, jwt_secret=secret)
+    previous = _previous_secret(settings.data.dir)
+    identity = dataclasses.replace(
+        settings.identity, jwt_secret=secret, jwt_secret_previous="" if previous == secret else previous
+    )
     return dataclasses.replace(settings, identity=identity), notice
+
+
+def _previous_secret(data_dir: Path) -> str:
+    path = previous_secret_path(data_dir)
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"identity.jwt_secret_previous: cannot read {path}: {error}"]) from error

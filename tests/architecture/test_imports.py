@@ -49,6 +49,7 @@ PARTS_OF = {
     "cleanup": "store",
     "session_store": "store",
     "person_store": "store",
+    "root_store": "store",
 }
 """Files that hold a share of what another module stands for, where one file would be too long."""
 

@@ -37,6 +37,22 @@ def test_a_backup_holds_database_secrets_and_a_manifest_with_checksums(
     assert "new-epoch" in said
 
 
+def test_a_second_database_of_the_auth_side_is_migrated_looked_at_and_copied(hapta: Command, folder: Path) -> None:
+    environ = {"HAPTA_DATABASE_AUTH_URL": f"sqlite:///{folder / 'sessions.db'}"}
+    assert "of the auth side's database" in hapta("migrate", env=environ).stdout
+    development_secret(folder / "hapta_data")
+    assert "auth db" in hapta("doctor", env=environ).stdout
+    said = hapta("backup", "copy", env=environ).stdout
+    manifest = json.loads((folder / "copy" / "backup.json").read_text())
+    assert sorted(manifest["files"]) == ["auth.db", "hapta.db", "secrets/jwt_secret"]
+    assert "database.auth_url" in said
+    copy = sqlite3.connect(folder / "copy" / "auth.db")
+    try:
+        assert copy.execute("SELECT count(*) FROM auth_sessions").fetchall() == [(0,)]
+    finally:
+        copy.close()
+
+
 def test_a_backup_is_readable_by_its_owner_only(hapta: Command, folder: Path, data: Path) -> None:
     (data / "secrets" / "jwt_secret").chmod(0o644)
     hapta("backup", "copy")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.servers import REPOSITORY, HaptaServer
@@ -150,7 +151,15 @@ def test_the_demo_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     assert child.returncode == 0, child.stdout + child.stderr
     assert "identical" in child.stdout
+    assert "X-Hapta-Cache: HIT" in child.stdout
+    assert "PocketBase ended with it" in child.stdout
     assert list(tmp_path.iterdir()) == []
+    assert not [words for words in commands_running() if str(tmp_path) in words]
+
+
+def commands_running() -> list[str]:
+    """Every process as it was called."""
+    return [" ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"])]
 
 
 def test_the_demo_refuses_a_folder_that_is_too_small(tmp_path: Path) -> None:

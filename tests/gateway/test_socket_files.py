@@ -237,8 +237,8 @@ async def test_large_files_pass_in_constant_memory(server: HaptaServer, pocketba
         # What libraries keep after their first use is not the file's.
         warm = await talk.upload({**mine(alice), "field": "large", "name": "w.bin"}, LARGE)
         before = most = process.memory_info().rss
-        count = 128 * MIB // len(part)
-        asked, upload = await begin(talk, {**mine(alice), "field": "large", "name": "l.bin", "size": 128 * MIB})
+        count = 64 * MIB // len(part)
+        asked, upload = await begin(talk, {**mine(alice), "field": "large", "name": "l.bin", "size": 64 * MIB})
         acknowledged = 0
         for number in range(count):
             while number - acknowledged >= 8:
@@ -255,7 +255,7 @@ async def test_large_files_pass_in_constant_memory(server: HaptaServer, pocketba
             )
         )
         size = 0
-        while size < 128 * MIB:
+        while size < 64 * MIB:
             _, number, data = await talk.frame()
             size += len(data)
             most = max(most, process.memory_info().rss)

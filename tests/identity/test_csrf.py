@@ -17,7 +17,7 @@ from tests.identity.page_house import EMAIL, PASSWORD, URL, PageHouse, Visitor, 
 
 MATRIX: list[list[Any]] = json.loads((Path(__file__).parent / "csrf_matrix.json").read_text())["rows"]
 LISTED = "https://app.example.com"
-GUARD = CsrfGuard(b"k" * 32, URL)
+GUARD = CsrfGuard([b"k" * 32], URL)
 
 
 @pytest.fixture(scope="module")

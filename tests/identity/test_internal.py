@@ -64,6 +64,9 @@ def resource(clock: FakeClock) -> InternalTokens:
 def test_a_call_counts_for_its_own_method_path_and_body_alone(auth: InternalTokens, resource: InternalTokens) -> None:
     token = auth.sign_call("POST", "/internal/v1/x?a=1", b"body")
     resource.check_call(token, "POST", "/internal/v1/x?a=1", b"body")
+    with pytest.raises(InvalidToken):  # it counts once
+        resource.check_call(token, "POST", "/internal/v1/x?a=1", b"body")
+    token = auth.sign_call("POST", "/internal/v1/x?a=1", b"body")
     for method, target, body in (
         ("GET", "/internal/v1/x?a=1", b"body"),
         ("POST", "/internal/v1/x", b"body"),
@@ -100,12 +103,12 @@ def test_kinds_of_internal_tokens_do_not_stand_in_for_each_other(
 def test_an_internal_token_lives_for_half_a_minute(
     auth: InternalTokens, resource: InternalTokens, clock: FakeClock
 ) -> None:
-    token = auth.sign_call("POST", "/x", b"")
+    first, second = (auth.sign_call("POST", "/x", b"") for _ in range(2))
     clock.advance(seconds=29)
-    resource.check_call(token, "POST", "/x", b"")
+    resource.check_call(first, "POST", "/x", b"")
     clock.advance(seconds=1)
     with pytest.raises(InvalidToken):
-        resource.check_call(token, "POST", "/x", b"")
+        resource.check_call(second, "POST", "/x", b"")
 
 
 def test_another_secret_signs_nothing_that_counts(resource: InternalTokens, clock: FakeClock) -> None:

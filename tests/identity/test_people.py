@@ -10,7 +10,7 @@ import pytest
 
 from hapta.db.connect import connect
 from hapta.db.migrate import load, migrate
-from hapta.identity.errors import EmailTaken, PhoneTaken, WrongPassword
+from hapta.identity.errors import EmailTaken, PhoneTaken, WrongCode, WrongPassword
 from hapta.identity.models import Cause, Change, NewPerson, Origin, Profile
 from hapta.identity.password_policy import common_passwords
 from hapta.kit.access import SessionId, UserId
@@ -118,6 +118,18 @@ async def test_a_password_is_set_over_the_version_it_was_proved_at(worker: Worke
     with pytest.raises(WrongPassword):
         await worker.people.delete(person.user_id, if_version=0)
     assert await worker.people.delete(person.user_id, if_version=1)
+
+
+async def test_an_address_is_verified_only_while_the_account_has_it(worker: Worker) -> None:
+    person = await worker.people.create(NewPerson(email=ALICE, password=PASSWORD))
+    changed = await worker.people.set_email(person.user_id, "alice@example.com", verified=True)
+    with pytest.raises(WrongCode):  # a code for the address before was confirmed at the same moment
+        await worker.people.set_email(person.user_id, ALICE, verified=True, if_email=ALICE)
+    assert await worker.people.find(person.user_id) == changed
+    again = await worker.people.set_email(
+        person.user_id, "alice@example.com", verified=False, if_email="alice@example.com"
+    )
+    assert not again.email_verified
 
 
 async def test_nothing_can_be_done_to_nobody(worker: Worker) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hapta.identity.errors import BadLink, EmailTaken, WrongCode
 from hapta.identity.factors.errors import StepUpRequired
 from hapta.identity.models import Person
+from hapta.identity.people import NewPerson
 from hapta.kit.errors import TooMany, ValidationFailed
 from hapta.testing.clock import FakeClock
 from tests.identity.message_house import ORIGIN, PASSWORD, MessageHouse, message_house, text_of, token_in
@@ -224,6 +225,16 @@ async def test_the_old_address_can_undo_it_for_three_days(house: MessageHouse, c
     await house.recovery.reset(reset, NEW_PASSWORD, ORIGIN)
     with pytest.raises(BadLink):
         await house.recovery.undo_email(undo, ORIGIN)
+
+
+async def test_an_undo_that_another_owner_bars_counts_once_they_let_go(house: MessageHouse) -> None:
+    person = await house.person()
+    undo = await changed_address(house, person, "thief@example.org")
+    other = await house.people.create(NewPerson(email=MAIL, email_verified=True, password=None))
+    with pytest.raises(EmailTaken):
+        await house.recovery.undo_email(undo, ORIGIN)
+    await house.people.set_email(other.user_id, None, verified=False)
+    assert (await house.recovery.undo_email(undo, ORIGIN)).email == MAIL
 
 
 async def test_an_undo_comes_too_late_after_three_days(house: MessageHouse, clock: FakeClock) -> None:

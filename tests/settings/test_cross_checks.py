@@ -30,7 +30,24 @@ def test_production_refuses_a_missing_short_or_sample_secret(secret: str | None,
 
 
 def test_production_takes_a_strong_secret(tmp_path: Path) -> None:
-    assert load({"NODE_ENV": "production", "JWT_SECRET": STRONG}, cwd=tmp_path).identity.jwt_secret == STRONG
+    environ = {"NODE_ENV": "production", "JWT_SECRET": STRONG, "HAPTA_SERVER_PUBLIC_URL": "https://example.org"}
+    assert load(environ, cwd=tmp_path).identity.jwt_secret == STRONG
+
+
+def test_production_without_a_public_address_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"server\.public_url"):
+        load({"NODE_ENV": "production", "JWT_SECRET": STRONG}, cwd=tmp_path)
+
+
+def test_a_previous_secret_is_checked_like_the_secret_and_goes_with_one(tmp_path: Path) -> None:
+    environ = {"NODE_ENV": "production", "JWT_SECRET": STRONG, "HAPTA_SERVER_PUBLIC_URL": "https://example.org"}
+    for previous in ("short", STRONG, "a" * 64):
+        with pytest.raises(SettingsError, match=r"identity\.jwt_secret_previous"):
+            load({**environ, "JWT_SECRET_PREVIOUS": previous}, cwd=tmp_path)
+    assert load({**environ, "JWT_SECRET_PREVIOUS": STRONG[::-1]}, cwd=tmp_path).identity.jwt_secret_previous
+    assert load({**environ, "JWT_SECRET_PREVIOUS": ""}, cwd=tmp_path).identity.jwt_secret_previous == ""
+    with pytest.raises(SettingsError, match="it goes with"):
+        load({"JWT_SECRET_PREVIOUS": STRONG}, cwd=tmp_path)
 
 
 def test_a_secret_that_is_set_and_empty_is_refused_in_development_too(tmp_path: Path) -> None:

@@ -100,8 +100,11 @@ def test_the_names_in_the_environment_that_are_promised_work(
     assert getattr(getattr(load({name: text}, cwd=tmp_path), section), field) == value
 
 
+PRODUCTION = {"NODE_ENV": "production", "JWT_SECRET": STRONG, "HAPTA_SERVER_PUBLIC_URL": "https://example.org"}
+
+
 def test_node_env_chooses_production(tmp_path: Path) -> None:
-    assert load({"NODE_ENV": "production", "JWT_SECRET": STRONG}, cwd=tmp_path).server.environment == "production"
+    assert load(PRODUCTION, cwd=tmp_path).server.environment == "production"
 
 
 def test_every_setting_can_be_set_by_its_own_environment_name(tmp_path: Path) -> None:
@@ -120,6 +123,8 @@ def test_every_setting_can_be_set_by_its_own_environment_name(tmp_path: Path) ->
             text = "1" if spec.path == "server.workers" else str(default - 1 if least else default + 1)
         elif spec.path in ("server.auth_url", "server.resource_url"):
             text = "http://127.0.0.1:5999"
+        elif spec.path == "identity.jwt_secret_previous":
+            text = STRONG[::-1]
         elif spec.path in ("server.tls_cert", "server.tls_key"):
             text = str(cert)
         elif spec.about.form == "rate":

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from hapta.identity.audit.models import Day, Recorded
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret
 
 _HASHED = len(Recorded._fields) - 2
 """All fields but the two hashes."""
@@ -36,12 +36,12 @@ class AuditKeys:
     """Signs heads, and judges them.
 
     Args:
-        secret: the configured secret that the signing key is derived from.
+        secret: the configured secret, or the ring of it, whose lasting key signs.
         former: public keys (hex) of former secrets: heads that they signed still count.
     """
 
-    def __init__(self, secret: str, former: Sequence[str] = ()) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(derive_key(secret, "audit"))
+    def __init__(self, secret: Secret, former: Sequence[str] = ()) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(Keyring.of(secret).current("audit"))
         self.public = self._key.public_key().public_bytes_raw().hex()
         self.id = _id_of(self.public)
         keys = {_id_of(public): bytes.fromhex(public) for public in (self.public, *former)}

@@ -22,7 +22,7 @@ from hapta.identity.audit.verify import Verification
 from hapta.identity.events import Event
 from hapta.kit.clock import Clock, iso_ms
 from hapta.kit.ids import Ids
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret
 
 MAX_PAGE = 200
 EXPORT_PAGE = 1_000
@@ -51,7 +51,7 @@ class AuditLog:
         clock: Clock,
         ids: Ids,
         keys: AuditKeys,
-        secret: str,
+        secret: Secret,
         *,
         addresses: Literal["raw", "hashed"] = "raw",
         keep_days: int = 365,
@@ -60,7 +60,7 @@ class AuditLog:
         self._clock = clock
         self._ids = ids
         self.keys = keys
-        self._address_key = derive_key(secret, "audit-address") if addresses == "hashed" else None
+        self._address_key = Keyring.of(secret).current("audit-address") if addresses == "hashed" else None
         self._keep_days = keep_days
 
     # --- writing ---

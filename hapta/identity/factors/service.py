@@ -25,8 +25,8 @@ from hapta.identity.signin import SignInService
 from hapta.kit.access import Caller, UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken, TooMany
+from hapta.kit.keyring import Keyring, Secret
 from hapta.kit.seal import Sealer
-from hapta.kit.secrets import derive_key
 from hapta.mail.sender import Channel
 
 FRESH_SECONDS = 300
@@ -90,7 +90,7 @@ class FactorService:
         events: EventLog,
         outbox: Outbox,
         sealer: Sealer,
-        secret: str,
+        secret: Secret,
         issuer_name: str,
         *,
         sent_codes: SentCodes | None = None,
@@ -104,7 +104,7 @@ class FactorService:
         self._events = events
         self._outbox = outbox
         self._sealer = sealer
-        self._code_key = derive_key(secret, "otp")
+        self._code_key = Keyring.of(secret).current("otp")
         self._issuer_name = issuer_name
         self._sent_codes = sent_codes
         self._on_changed = on_changed
@@ -232,7 +232,7 @@ class FactorService:
     async def new_recovery_codes(
         self, caller: Caller, origin: Origin, *, key: str | None = None
     ) -> tuple[SignedIn, list[str]]:
-        """Ten fresh codes, shown this once; the old ones end. The session rolls.
+        """Ten fresh codes, shown this once; the old ones end, and what apps hold (contract identity, section 8.7). The session rolls.
 
         Raises:
             StepUpRequired: the login is not fresh.
@@ -243,14 +243,15 @@ class FactorService:
         person = await self._person(user_id)
         codes, hashes = self._new_recovery_codes(user_id)
 
-        async def body(tx: WriteTx) -> None:
+        async def body(tx: WriteTx) -> Sequence[Revocation]:
             known = await store.find_totp(tx, user_id)
             if known is None or known.confirmed_at is None:
                 raise FactorNotFound
             await store.replace_recovery_codes(tx, user_id, hashes)
             await self._tell(tx, person, origin, "auth.mfa.enrolled", "recovery_codes", caller.session_id)
+            return await self._on_changed(tx, user_id)
 
-        await self._db.write(body)
+        await self._sessions.announce(await self._db.write(body))
         return await self._sessions.step_up(caller, (), origin, key=key), codes
 
     # --- proving ---

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hapta.identity.errors import EmailTaken, PhoneTaken, WrongPassword
+from hapta.identity.errors import EmailTaken, PhoneTaken, WrongCode, WrongPassword
 from hapta.identity.internal import schemas
 from hapta.identity.internal.peer import Peer
 from hapta.identity.models import Cause, NewPerson, Person, Profile, RewrappedKey
@@ -27,6 +27,7 @@ PATH = "/internal/v1/identity/"
 _RAISED: Mapping[str, Callable[[schemas.Fault], HaptaError]] = MappingProxyType(
     {
         EmailTaken.code: lambda fault: EmailTaken(),
+        WrongCode.code: lambda fault: WrongCode(),
         PhoneTaken.code: lambda fault: PhoneTaken(),
         WrongPassword.code: lambda fault: WrongPassword(),
         InvalidToken.code: lambda fault: InvalidToken(),
@@ -93,9 +94,17 @@ class HttpIdentityStore:
         call = schemas.SetPassword(user_id, password, if_version, auth_salt, list(vault_keys), cause)
         return await self._call("set_password", call, Person)
 
-    async def set_email(self, user_id: UserId, email: str | None, *, verified: bool, cause: Cause = NOBODY) -> Person:
+    async def set_email(
+        self,
+        user_id: UserId,
+        email: str | None,
+        *,
+        verified: bool,
+        cause: Cause = NOBODY,
+        if_email: str | None = None,
+    ) -> Person:
         """See `IdentityStore.set_email`."""
-        return await self._call("set_email", schemas.SetEmail(user_id, email, verified, cause), Person)
+        return await self._call("set_email", schemas.SetEmail(user_id, email, verified, cause, if_email), Person)
 
     async def set_phone(self, user_id: UserId, phone: str | None, *, verified: bool, cause: Cause = NOBODY) -> Person:
         """See `IdentityStore.set_phone`."""

@@ -113,6 +113,7 @@ class SetEmail(msgspec.Struct, frozen=True):
     email: str | None
     verified: bool
     cause: Cause
+    if_email: str | None = None
 
 
 class SetPhone(msgspec.Struct, frozen=True):

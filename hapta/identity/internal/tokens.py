@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import deque
 from typing import Literal, NamedTuple
 
 from hapta.kit.access import Caller, SessionId, UserId
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken
 from hapta.kit.ids import Ids
-from hapta.kit.secrets import derive_key
-from hapta.kit.tokens import BadToken, Claims, Hs256, Hs256Key, sign
+from hapta.kit.keyring import Keyring, Secret, key_name
+from hapta.kit.tokens import BadToken, Claims, Hs256, Hs256Key, secrets_of, sign
 
 LIFE_SECONDS = 30
 """Of each of them (contract identity, section 30)."""
@@ -42,20 +43,21 @@ class InternalTokens:
     """Signs what this server says and judges what it is told.
 
     Args:
-        secret: the configured secret, the same on both servers.
+        secret: the configured secret, the same on both servers, or their ring of it.
         me: the side that this process is.
     """
 
-    def __init__(self, secret: str, clock: Clock, ids: Ids, me: Side) -> None:
+    def __init__(self, secret: Secret, clock: Clock, ids: Ids, me: Side) -> None:
         self._clock = clock
         self._ids = ids
         self.me: Side = me
         self.other: Side = "resource" if me == "auth" else "auth"
-        root = derive_key(secret, "internal")
-        own, others = _key(root, me), _key(root, self.other)
-        self._to_other = others
+        roots = Keyring.of(secret).every("internal")
+        own = secrets_of([_key(root, me) for root in roots])
+        self._to_other = _key(roots[0], self.other)
         kinds: tuple[Kind, ...] = ("call+jwt", "relay+jwt", "assertion+jwt")
-        self._verifiers = {kind: Hs256({own.kid: own.secret}, clock, typ=kind, kind=INTERNAL_TYPE) for kind in kinds}
+        self._seen = _Seen(clock)
+        self._verifiers = {kind: Hs256(own, clock, typ=kind, kind=INTERNAL_TYPE) for kind in kinds}
 
     def sign_call(self, method: str, target: str, body: bytes) -> str:
         """A token over a call of the other server.
@@ -66,14 +68,15 @@ class InternalTokens:
         return self._sign("call+jwt", {"htm": method, "htu": target, "dig": _digest(body)})
 
     def check_call(self, token: str, method: str, target: str, body: bytes) -> None:
-        """Comes back for a token over exactly this call.
+        """Comes back for a token over exactly this call, once for each token in this process.
 
         Raises:
-            InvalidToken: it is over another one, for another server, or none of ours.
+            InvalidToken: it is over another one, for another server, was used before, or is none of ours.
         """
         claims = self._read("call+jwt", token)
         if claims.get("htm") != method or claims.get("htu") != target or not _same(claims.get("dig"), _digest(body)):
             raise InvalidToken
+        self._use_up(claims)
 
     def sign_relay(self, method: str, target: str, address: str) -> str:
         """A token over a request of a client at `address` that is passed on."""
@@ -89,6 +92,7 @@ class InternalTokens:
         address = claims.get("addr")
         if claims.get("htm") != method or claims.get("htu") != target or not isinstance(address, str):
             raise InvalidToken
+        self._use_up(claims)
         return Relayed(address)
 
     def sign_finding(self, token: str, caller: Caller, at: int) -> str:
@@ -139,6 +143,10 @@ class InternalTokens:
         )
         return Finding(caller, claims["at"])
 
+    def _use_up(self, claims: Claims) -> None:
+        if not self._seen.is_first(str(claims.get("jti")), float(claims["exp"])):
+            raise InvalidToken
+
     def _sign(self, kind: Kind, claims: Claims) -> str:
         now = int(self._clock.now())
         own = {
@@ -162,8 +170,30 @@ class InternalTokens:
         return claims
 
 
+class _Seen:
+    """Tokens that were used, until they are over. In memory: a token lives half a minute, and whoever could replay one to another
+    worker within that stands between the two servers already."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ids: set[str] = set()
+        self._ends: deque[tuple[float, str]] = deque()
+
+    def is_first(self, token_id: str, ends_at: float) -> bool:
+        """Takes note of a token; whether it is new."""
+        now = self._clock.now()
+        while self._ends and self._ends[0][0] <= now:
+            self._ids.discard(self._ends.popleft()[1])
+        if token_id in self._ids:
+            return False
+        self._ids.add(token_id)
+        self._ends.append((ends_at, token_id))
+        return True
+
+
 def _key(root: bytes, callee: Side) -> Hs256Key:
-    return Hs256Key(f"internal-{callee}", hmac.digest(root, callee.encode(), "sha256"))
+    key = hmac.digest(root, callee.encode(), "sha256")
+    return Hs256Key(f"internal-{callee}-{key_name(key)}", key)
 
 
 def _digest(data: bytes) -> str:

@@ -30,8 +30,8 @@ from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import TooMany
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Keyring, Secret
 from hapta.kit.ratelimit import Limiter, Rate
-from hapta.kit.secrets import derive_key
 
 PROVIDER = "key"
 AMR = ("swk",)
@@ -68,7 +68,7 @@ class KeyLoginService:
         sessions: SessionService,
         signin: SignInService,
         links: LinkService,
-        secret: str,
+        secret: Secret,
         *,
         lasting: LastingSessions,
         limiter: Limiter | None = None,
@@ -84,7 +84,7 @@ class KeyLoginService:
         self._lasting = lasting
         self._limiter = limiter
         self._creations = creations
-        self._limit_key = derive_key(secret, "limit-key")
+        self._limit_key = Keyring.of(secret).current("limit-key")
 
     # --- signing in ---
 

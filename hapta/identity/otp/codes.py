@@ -68,9 +68,6 @@ class Codes:
             TooMany: too soon, too many, or too many wrong tries today; the same whether anybody has the destination.
         """
         settings, now = self._settings, self._clock.now_ms()
-        by_phone = target.channel == "sms"
-        per_day = settings.phone_per_day if by_phone else settings.email_per_day
-        per_hour = settings.phone_per_address_hour if by_phone else settings.email_per_address_hour
         key = self._row(target)
         state = _of_today(await store.lock(tx, key, now), now)
         if state.tries >= settings.max_tries:
@@ -79,10 +76,21 @@ class Codes:
         # Sent in the future: the clock was wrong then, and nobody shall wait until it is right again.
         if state.sends and wait_ms > 0 and state.sent_at <= now + LEEWAY_MS:
             raise TooMany(retry_after_seconds=_seconds(wait_ms))
-        await self._budgets.draw(tx, Window(per_day, DAY_MS), "destination", target.channel, target.destination)
-        await self._budgets.draw(tx, Window(per_hour, HOUR_MS), "address", target.channel, network_of(origin.address))
+        await self.draw(tx, target.channel, target.destination, origin)
         started = state._replace(sends=state.sends + 1, sent_at=now)
         await store.begin(tx, key, started, now + 1000 * self.life_seconds(target.channel))
+
+    async def draw(self, tx: WriteTx, channel: Channel, destination: str, origin: Origin) -> None:
+        """Draws on what may be sent to a destination in a day, and for one client in an hour.
+
+        Raises:
+            TooMany: one of them is used up.
+        """
+        settings, by_phone = self._settings, channel == "sms"
+        per_day = settings.phone_per_day if by_phone else settings.email_per_day
+        per_hour = settings.phone_per_address_hour if by_phone else settings.email_per_address_hour
+        await self._budgets.draw(tx, Window(per_day, DAY_MS), "destination", channel, destination)
+        await self._budgets.draw(tx, Window(per_hour, HOUR_MS), "address", channel, network_of(origin.address))
 
     async def issue(self, tx: WriteTx, target: Target, user_id: UserId) -> str | None:
         """A new code for a person, in a window that `begin` opened.

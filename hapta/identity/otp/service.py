@@ -21,7 +21,7 @@ from hapta.identity.outbox.service import OutboxService
 from hapta.identity.people import IdentityStore, Person
 from hapta.kit.access import Caller, UserId
 from hapta.kit.clock import Clock
-from hapta.kit.errors import InvalidToken
+from hapta.kit.errors import InvalidToken, TooMany
 from hapta.mail.sender import Channel
 from hapta.settings import OtpSettings
 
@@ -143,8 +143,34 @@ class OtpService:
             raise WrongCode
         await self._check_known(Target("verify", "email", email_key(person.email), person.user_id), code)
         return await self._people.set_email(
-            person.user_id, person.email, verified=True, cause=Cause(origin, keep_session=caller.session_id)
+            person.user_id,
+            person.email,
+            verified=True,
+            cause=Cause(origin, keep_session=caller.session_id),
+            if_email=person.email,
         )
+
+    async def refuse_verify_email(self, email: str, code: str) -> None:
+        """What `confirm_verify_email` does to a wrong code, for an address that nobody has: the two cannot be told apart.
+
+        Raises:
+            WrongCode: always.
+        """
+        target = Target("verify", "email", email_key(email))
+        await self._db.write(lambda tx: self._codes.check(tx, target, code))
+        raise WrongCode
+
+    async def may_mail(self, email: str, origin: Origin) -> bool:
+        """Draws on what may be sent to an address and from one client, for a mail that is no code; whether something was left."""
+
+        async def body(tx: WriteTx) -> None:
+            await self._codes.draw(tx, "email", email_key(email), origin)
+
+        try:
+            await self._db.write(body)
+        except TooMany:
+            return False
+        return True
 
     async def start_verify_phone(self, caller: Caller, phone: str, origin: Origin, locale: str = "en") -> None:
         """Texts a code to a number that the caller says is theirs: a first one, or one that shall replace it.

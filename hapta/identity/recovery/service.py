@@ -257,14 +257,19 @@ class RecoveryService:
 
         Raises:
             BadLink: the link does not count.
-            EmailTaken: somebody else has proved by now that the address is theirs.
+            EmailTaken: somebody else has proved by now that the address is theirs; the link still counts.
         """
-        used = await self._consume("email_undo", _hash(token), self._clock.now_ms())
+        hashed, consumed_at = _hash(token), self._clock.now_ms()
+        used = await self._consume("email_undo", hashed, consumed_at)
         person, address = await self._people.find(used.user_id), self._opened(used, token)
         if person is None or address is None:
             raise BadLink
-        await self._take_address(address, person.user_id, origin)
-        await self._people.set_email(person.user_id, address, verified=True, cause=Cause(origin, reason="undo"))
+        try:
+            await self._take_address(address, person.user_id, origin)
+            await self._people.set_email(person.user_id, address, verified=True, cause=Cause(origin, reason="undo"))
+        except (EmailTaken, Unavailable):
+            await self._db.write(lambda tx: store.give_back(tx, token=hashed, consumed_at=consumed_at))
+            raise
         changed = await self._people.raise_version(person.user_id, cause=Cause(origin, reason="undo"))
         now = self._clock.now_ms()
 

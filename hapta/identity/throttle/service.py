@@ -26,7 +26,7 @@ from hapta.kit.access import UserId
 from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.errors import TooMany, ValidationFailed
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret
 
 Kind = Literal["account", "address", "pair", "device"]
 
@@ -74,7 +74,7 @@ class Throttle:
         self,
         db: Database,
         clock: Clock,
-        secret: str,
+        secret: Secret,
         *,
         allowances: Allowances | None = None,
         events: EventLog | None = None,
@@ -83,8 +83,8 @@ class Throttle:
         self._clock = clock
         self._allowances = allowances or Allowances()
         self._events = events
-        self._key = derive_key(secret, "throttle")
-        self._device_key = derive_key(secret, "device-cookie")
+        keys = Keyring.of(secret)
+        self._key, self._device_key = keys.current("throttle"), keys.current("device-cookie")
 
     async def check(self, identifier: str, origin: Origin, device_cookie: str | None = None) -> None:
         """Counts an attempt and lets it be made. Tell its outcome by `failed`, `succeeded` or `dropped`.

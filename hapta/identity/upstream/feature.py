@@ -30,8 +30,7 @@ from hapta.identity.upstream.pages import CONNECT_PATH, REMOVE_PATH, START_PATH,
 from hapta.identity.upstream.service import UpstreamService
 from hapta.kit.access import UserId
 from hapta.kit.clock import Clock
-from hapta.kit.seal import Sealer
-from hapta.kit.secrets import derive_key
+from hapta.kit.keyring import Keyring, Secret
 from hapta.settings.identity import UpstreamSettings
 
 SECTION_TEMPLATE = "upstream_section.html"
@@ -116,7 +115,7 @@ def open_upstream(
     settings: UpstreamSettings,
     db: Database,
     clock: Clock,
-    secret: str,
+    secret: Secret,
     issuer: str,
     fetch: GuardedFetch,
     people: IdentityStore,
@@ -173,7 +172,7 @@ def open_upstream(
         allow_registration=allow_registration,
     )
     secure = browser.names.session.startswith("__Host-")
-    attempts = Attempts(db, clock, Sealer.of(derive_key(secret, "flow-seal")), secure=secure)
+    attempts = Attempts(db, clock, Keyring.of(secret).sealer("flow-seal"), secure=secure)
     buttons = [ProviderButton(provider.label, f"{START_PATH}/{provider.name}", provider.leads_to) for provider in found]
     return Upstream(found, buttons, own_links, service, attempts, browser, clock, issuer)
 

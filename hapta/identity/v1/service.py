@@ -40,6 +40,8 @@ class VerifiesEmail(Protocol):
 
     async def start_verify_email(self, caller: Caller, origin: Origin, locale: str = "en") -> None: ...
     async def confirm_verify_email(self, caller: Caller, code: str, origin: Origin) -> Person: ...
+    async def refuse_verify_email(self, email: str, code: str) -> None: ...
+    async def may_mail(self, email: str, origin: Origin) -> bool: ...
 
 
 Wake = Callable[[], object]
@@ -107,7 +109,9 @@ class SelfService:
         try:
             person = await self._people.create(new, cause=Cause(origin))
         except EmailTaken:
-            await self._tell(email.strip(), "already_registered", locale)
+            # As many as there may be codes for a new account: nobody's mailbox is filled by signing them up.
+            if self._verification is None or await self._verification.may_mail(email, origin):
+                await self._tell(email.strip(), "already_registered", locale)
             return
         await self._send_code(person, origin, locale)
 
@@ -118,7 +122,10 @@ class SelfService:
             WrongCode: the code does not count, or there is no such account.
         """
         person = await self._people.find_by_login(email)
-        if self._verification is None or person is None or person.disabled:
+        if self._verification is None:
+            raise WrongCode
+        if person is None or person.disabled:
+            await self._verification.refuse_verify_email(email, code)
             raise WrongCode
         await self._verification.confirm_verify_email(_as_caller(person), code, origin)
 

@@ -128,9 +128,9 @@ class Consents:
             refused: what was asked for and unticked.
             asked: whether the person was asked, and not their operator for them (first-party clients).
         """
-        before = await store.lock(tx, user_id, client.client_id)
-        counting = before if before is not None and self._counts(before, client) else None
         now = self._clock.now_ms()
+        before = await store.lock_or_add(tx, user_id, client.client_id, now)
+        counting = before if before is not None and self._counts(before, client) else None
         taken_back = before is not None and not set(refused).isdisjoint(before.scopes)
         kept = () if counting is None else tuple(name for name in counting.scopes if name not in refused)
         kept_refused = () if counting is None else tuple(n for n in counting.refused_scopes if n not in scopes)

@@ -14,14 +14,14 @@ _LOCK = f"{_FIND} FOR UPDATE"
 _LIST = f"""
     SELECT {_COLUMNS} FROM auth_consents WHERE user_id = :user_id
     ORDER BY allowed_at DESC, client_id LIMIT 1000"""  # noqa: S608
-_PUT = """
+_ADD = """
     INSERT INTO auth_consents (user_id, client_id, scopes, refused_scopes, resources, metadata_version, address_hash,
         allowed_at, created_at)
-    VALUES (:user_id, :client_id, :scopes, :refused_scopes, :resources, :metadata_version, :address_hash,
-        :allowed_at, :created_at)
-    ON CONFLICT (user_id, client_id) DO UPDATE SET scopes = excluded.scopes, refused_scopes = excluded.refused_scopes,
-        resources = excluded.resources, metadata_version = excluded.metadata_version,
-        address_hash = excluded.address_hash, allowed_at = excluded.allowed_at"""
+    VALUES (:user_id, :client_id, '', '', '', 0, NULL, 0, :now) ON CONFLICT (user_id, client_id) DO NOTHING"""
+_PUT = """
+    UPDATE auth_consents SET scopes = :scopes, refused_scopes = :refused_scopes, resources = :resources,
+        metadata_version = :metadata_version, address_hash = :address_hash, allowed_at = :allowed_at
+    WHERE user_id = :user_id AND client_id = :client_id"""
 _DELETE = "DELETE FROM auth_consents WHERE user_id = :user_id AND client_id = :client_id"
 _DELETE_OF_USER = "DELETE FROM auth_consents WHERE user_id = :user_id RETURNING client_id"
 _DELETE_OF_CLIENT = "DELETE FROM auth_consents WHERE client_id = :client_id"
@@ -36,11 +36,20 @@ async def lock(tx: WriteTx, user_id: UserId, client_id: str) -> Consent | None:
     return _one(await tx.fetch_one(_LOCK, user_id=user_id, client_id=client_id))
 
 
+async def lock_or_add(tx: WriteTx, user_id: UserId, client_id: str, now: int) -> Consent | None:
+    """As `lock`; where there is none, a row for `put` to fill, so that of two first decisions one waits for the other."""
+    while True:
+        found = await lock(tx, user_id, client_id)
+        if found is not None or await tx.execute(_ADD, user_id=user_id, client_id=client_id, now=now):
+            return found
+
+
 async def list_of(tx: ReadTx, user_id: UserId) -> list[Consent]:
     return [_consent(row) for row in await tx.fetch_all(_LIST, user_id=user_id)]
 
 
 async def put(tx: WriteTx, consent: Consent) -> None:
+    """Writes a consent over the row that `lock_or_add` holds."""
     await tx.execute(
         _PUT,
         user_id=consent.user_id,
@@ -51,7 +60,6 @@ async def put(tx: WriteTx, consent: Consent) -> None:
         metadata_version=consent.metadata_version,
         address_hash=consent.address_hash,
         allowed_at=consent.allowed_at,
-        created_at=consent.created_at,
     )
 
 

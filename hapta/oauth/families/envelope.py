@@ -7,13 +7,12 @@ family, so a successor can be made from its parent alone.
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
 from hashlib import sha256
 
 from hapta.kit.clock import Clock
+from hapta.kit.keyring import Keyring, Secret, key_id
 from hapta.kit.seal import BadSeal, Sealer
-from hapta.kit.secrets import derive_key
-from hapta.kit.tokens import BadToken, Hs256, Hs256Key, sign
+from hapta.kit.tokens import BadToken, Hs256, ring, secrets_of, sign
 from hapta.oauth.families.models import Envelope
 
 REFRESH_TYP = "rt+jwt"
@@ -27,11 +26,11 @@ class Envelopes:
         secret: the configured secret; its keys for this purpose are derived from it.
     """
 
-    def __init__(self, secret: str, clock: Clock) -> None:
-        kid = urlsafe_b64encode(derive_key(secret, "refresh-token-kid", size_bytes=9)).decode()
-        self._key = Hs256Key(kid, derive_key(secret, "refresh-token"))
-        self._tokens = Hs256({kid: self._key.secret}, clock, typ=REFRESH_TYP, kind=REFRESH_TYPE)
-        self._successor_key = derive_key(secret, "refresh-successor")
+    def __init__(self, secret: Secret, clock: Clock) -> None:
+        keys = ring(secret, "refresh-token", "refresh-token-kid")
+        self._key = keys[0]
+        self._tokens = Hs256(secrets_of(keys), clock, typ=REFRESH_TYP, kind=REFRESH_TYPE)
+        self._successor_keys = Keyring.of(secret).every("refresh-successor")
 
     def sign(self, envelope: Envelope) -> str:
         """The token. The same envelope always gives the same text."""
@@ -69,7 +68,8 @@ class Envelopes:
             return None
 
     def _sealer(self, presented: Envelope) -> Sealer:
-        return Sealer.of(hmac.digest(self._successor_key, presented.jti.encode(), "sha256"))
+        keys = [hmac.digest(key, presented.jti.encode(), "sha256") for key in self._successor_keys]
+        return Sealer({key_id(key): key for key in keys})
 
 
 def digest(jti: str) -> bytes:

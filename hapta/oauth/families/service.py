@@ -17,6 +17,7 @@ from hapta.kit.access import UserId
 from hapta.kit.background import in_batches
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
+from hapta.kit.keyring import Secret
 from hapta.oauth.codes.service import Codes
 from hapta.oauth.errors import InvalidGrant
 from hapta.oauth.families import store
@@ -54,7 +55,7 @@ class Families:
         db: Database,
         clock: Clock,
         ids: Ids,
-        secret: str,
+        secret: Secret,
         settings: OAuthSettings,
         codes: Codes,
         marks: Marks,

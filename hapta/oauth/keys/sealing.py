@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from hapta.kit.seal import KEY_ID_BYTES, Sealer
+from hapta.kit.keyring import Keyring, Secret, key_id
+from hapta.kit.seal import Sealer
 from hapta.kit.secrets import check_secret, derive_key
 
 
-def key_sealer(server_secret: str, own: str = "", own_file: Path | None = None, previous: str = "") -> Sealer:
+def key_sealer(server_secret: Secret, own: str = "", own_file: Path | None = None, previous: str = "") -> Sealer:
     """The sealer for `SigningKeys`.
 
     Args:
-        server_secret: `identity.jwt_secret`; opens old values always, and seals where there is no master key.
+        server_secret: the ring of `identity.jwt_secret`; its lasting key opens old values always, and seals where there is no
+            master key.
         own: `oauth.key_secret`.
         own_file: `oauth.key_secret_file`, read when `own` is empty.
         previous: `oauth.key_secret_previous`, which only opens.
@@ -27,12 +28,8 @@ def key_sealer(server_secret: str, own: str = "", own_file: Path | None = None, 
     for secret in (master, previous):
         if secret:
             check_secret(secret, production=True)
-            ring.update([_entry(secret)])
-    ring.update([_entry(server_secret)])
+            key = derive_key(secret, "key-seal")
+            ring[key_id(key)] = key
+    own_key = Keyring.of(server_secret).current("key-seal")
+    ring[key_id(own_key)] = own_key
     return Sealer(ring)
-
-
-def _entry(secret: str) -> tuple[bytes, bytes]:
-    key = derive_key(secret, "key-seal")
-    # The id tells which key it is and nothing about the key: its hash, under a name of its own.
-    return hashlib.sha256(b"id of " + key).digest()[:KEY_ID_BYTES], key
