@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hapta.settings.loading import development_secret
 from hapta.testing.server import TestHapta
 from tests.cli.conftest import Command
 
@@ -16,7 +17,8 @@ def pushed(data: Path) -> None:
     """An account with one vault and three logs, made by the real application."""
 
     async def story() -> None:
-        async with TestHapta(data) as server:
+        secret, _ = development_secret(data)  # the one that commands find in this folder
+        async with TestHapta(data, {"JWT_SECRET": secret}) as server:
             ada = await server.register("ada@example.org")
             logs = [
                 {"encryptedData": "AAAA", "nonce": f"AAA{number}", "haexTimestamp": f"2030-01-01T00:00:0{number}Z/1"}
