@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from hapta.kit.ids import RandomIds
 from hapta.sync.errors import AccountGone
 from hapta.sync.models import Pushed
 from hapta.sync.push import Committer
-from hapta.sync.upkeep import Upkeep, UpkeepDone
+from hapta.sync.upkeep import Upkeep
 from hapta.sync.verify import verify
 from tests.sync.house import OTHER, USER, VAULT, House, Log, Open, new_logs
 
@@ -83,26 +83,34 @@ async def test_a_long_request_of_a_deleted_account_does_not_bring_it_back(house:
     assert (await verify(house.db)).streams == 0
 
 
-async def test_a_round_of_upkeep_that_fails_is_not_the_last(open_house: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_of_upkeep_that_fails_stops_neither_the_others_nor_the_next_round(
+    open_house: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hapta.sync.upkeep.EVERY_SECONDS", 0.0)
     house = await open_house()
-    again = asyncio.Event()
+    thrice = asyncio.Event()
+    turns = {"damaged": 0, "whole": 0}
 
     class Stumbling(Upkeep):
-        rounds = 0
+        def _parts(self) -> dict[str, Callable[[], Awaitable[int]]]:
+            return {"damaged": self._damaged, "whole": self._whole}
 
-        async def run(self) -> UpkeepDone:
-            self.rounds += 1
-            if self.rounds == 1:
-                raise RuntimeError("a damaged page, say")
-            again.set()
-            return UpkeepDone(0, 0, 0, 0)
+        async def _damaged(self) -> int:
+            turns["damaged"] += 1
+            raise RuntimeError("a damaged page, say")
+
+        async def _whole(self) -> int:
+            turns["whole"] += 1
+            if turns["whole"] == 3:
+                thrice.set()
+            return 0
 
     upkeep = Stumbling(house.db, house.clock, house.sync.upkeep._settings)  # pyright: ignore[reportPrivateUsage]
     upkeep.start()
     async with asyncio.timeout(20):
-        await again.wait()
+        await thrice.wait()
     await upkeep.close()
+    assert turns["damaged"] >= 3
 
 
 async def test_what_a_revoked_device_still_does_for_a_moment_does_not_bring_it_back(house: House) -> None:
