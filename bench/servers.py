@@ -71,6 +71,10 @@ def workspace() -> Generator[Path, None, None]:
         yield path
 
 
+WITHOUT_GATEWAY = {"HAPTA_GATEWAY_ENABLED": "off"}
+"""The gateway has cases of its own, and they turn it on: to the others, a PocketBase beside the server would be noise."""
+
+
 @contextlib.contextmanager
 def hapta(
     folder: Path,
@@ -86,6 +90,7 @@ def hapta(
     environment = {
         **{f"HAPTA_RATELIMIT_{name}": WIDE_OPEN for name in _LIMITS},
         "HAPTA_SERVER_ENVIRONMENT": "development",
+        **WITHOUT_GATEWAY,
         **({"DATABASE_URL": database_url} if database_url else {}),
         **(settings or {}),
     }
