@@ -11,14 +11,11 @@ from hapta.gateway.bodies.headers import parse
 from hapta.gateway.closed import checked_pass_paths
 from hapta.gateway.limits.service import Drawn, Limits
 from hapta.gateway.models import Client
-from hapta.gateway.operations.routes import READ_ERRORS
 from hapta.gateway.queries import canonical
 from hapta.gateway.sessions.service import Sessions
+from hapta.gateway.table import READ_ERRORS, WRITE_ERRORS, visitors
 from hapta.gateway.upstream.client import PocketBase
-from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
-from hapta.http.errors import POCKETBASE
-from hapta.kit.access import VISITOR
-from hapta.kit.errors import TooLarge, UnsupportedMedia
+from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request
 
 MAX_BYTES = 4 * 1024 * 1024
 _METHODS = ("POST", "PUT", "PATCH", "DELETE")
@@ -42,15 +39,7 @@ class Passing:
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix."""
-        table = Table(
-            dialect=POCKETBASE,
-            access=VISITOR,
-            limit="handler",
-            tag="gateway",
-            cors="open",
-            hidden=bool(prefix),
-            max_body_bytes=MAX_BYTES,
-        )
+        table = visitors(prefix, max_body_bytes=MAX_BYTES)
         answers = {200: Content("*/*", "Whatever the route of PocketBase's hooks answers")}
         found: list[Endpoint] = []
         for path in self._paths:
@@ -67,7 +56,7 @@ class Passing:
                         self._writer(path),
                         summary="A route of hooks",
                         answers=answers,
-                        errors=(*READ_ERRORS, TooLarge, UnsupportedMedia),
+                        errors=WRITE_ERRORS,
                     )
                 )
         return found

@@ -14,6 +14,7 @@ import structlog
 
 from hapta.http.errors import RouteNotFound, dialect_for_path, status_of
 from hapta.http.errors import headers as error_headers
+from hapta.http.hops import HOP_BY_HOP
 from hapta.http.metrics import Metrics
 from hapta.http.middleware import RequestIds, client_address
 from hapta.http.requests import ClientGone, Receive, Scope, Send, read_chunks
@@ -33,20 +34,6 @@ SignRelay = Callable[[str, str, str], str]
 CheckRelay = Callable[[str, str, str], str]
 """`(token, method, target)` to the client's address; Unauthenticated when the token is not over this request."""
 
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-"""RFC 9110, section 7.6.1: they belong to one connection."""
 _SPOKEN_BY_PROXIES = frozenset({b"forwarded", b"x-real-ip", b"x-user-id", b"via", b"expect"})
 _SPOKEN_BY_PROXIES_PREFIXES = (b"x-forwarded-", b"x-identity-", b"x-hapta-")
 
@@ -213,7 +200,7 @@ def _end_to_end(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
     return [
         (lower, value)
         for name, value in headers
-        if (lower := name.lower()) not in _HOP_BY_HOP and lower not in named and lower != b"date"
+        if (lower := name.lower()) not in HOP_BY_HOP and lower not in named and lower != b"date"
     ]
 
 

@@ -13,29 +13,21 @@ from hapta.gateway.errors import SessionMissing, TokenRefused
 from hapta.gateway.models import Client, Outcome, Visitor
 from hapta.gateway.queries import parsed
 from hapta.gateway.sessions.service import Sessions
+from hapta.gateway.table import AWAY, WRITE_ERRORS, visitors
 from hapta.http.api import BodyStream, Content, Endpoint, Handler, Reply, Request, Table
-from hapta.http.errors import ENVELOPE, POCKETBASE
+from hapta.http.errors import ENVELOPE
 from hapta.kit.access import VISITOR
 from hapta.kit.clock import iso_ms
 from hapta.kit.errors import (
-    BadGateway,
-    Forbidden,
-    GatewayTimeout,
     Invalid,
     NotFound,
-    TooLarge,
     TooMany,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMedia,
 )
 
 MAX_BODY_BYTES = 256 * 1024
 NO_STORE = ((b"cache-control", b"no-store"),)
 
-_AWAY = (BadGateway, Unavailable, GatewayTimeout)
-_READ_ERRORS = (Invalid, NotFound, TooMany, *_AWAY)
-_ERRORS = (Invalid, Unauthenticated, Forbidden, NotFound, TooMany, TooLarge, UnsupportedMedia, *_AWAY)
+_READ_ERRORS = (Invalid, NotFound, TooMany, *AWAY)
 _JSON = Content("application/json", "As PocketBase answers it")
 _SIGNED_IN = Content("application/json", "The record, and a token of the gateway")
 
@@ -60,15 +52,7 @@ class AuthRoutes:
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix; one's own sessions are in the one without."""
-        table = Table(
-            dialect=POCKETBASE,
-            access=VISITOR,
-            limit="handler",
-            tag="gateway",
-            cors="open",
-            hidden=bool(prefix),
-            max_body_bytes=MAX_BODY_BYTES,
-        )
+        table = visitors(prefix, max_body_bytes=MAX_BODY_BYTES)
         base = prefix + "/api/collections/{collection}"
         found = [
             table.get(
@@ -83,35 +67,37 @@ class AuthRoutes:
                 self.refresh,
                 summary="A fresh record and the session's next token",
                 answers={200: _SIGNED_IN},
-                errors=_ERRORS,
+                errors=WRITE_ERRORS,
             ),
             table.post(
                 f"{prefix}/api/files/token",
                 self.file_token,
                 summary="A token for protected files",
                 answers={200: _JSON},
-                errors=_ERRORS,
+                errors=WRITE_ERRORS,
             ),
         ]
         for method, envelope in _SIGN_INS:
             handler = self._signing_in(method, envelope)
             summary = f"Sign in by {method}"
             path = f"{base}/auth-with-{method}"
-            found.append(table.post(path, handler, summary=summary, answers={200: _SIGNED_IN}, errors=_ERRORS))
+            found.append(table.post(path, handler, summary=summary, answers={200: _SIGNED_IN}, errors=WRITE_ERRORS))
         for name, envelope in _MAILS:
             answers = {200: _JSON} if name == "request-otp" else {204: None}
             summary = f"Have a mail sent: {name.removeprefix('request-')}"
             handler = self._mailing(name, envelope)
-            found.append(table.post(f"{base}/{name}", handler, summary=summary, answers=answers, errors=_ERRORS))
+            found.append(table.post(f"{base}/{name}", handler, summary=summary, answers=answers, errors=WRITE_ERRORS))
         for name in _CONFIRMS:
             summary = f"Hand in the token of a mail: {name.removeprefix('confirm-')}"
             handler = self._confirming(name)
-            found.append(table.post(f"{base}/{name}", handler, summary=summary, answers={204: None}, errors=_ERRORS))
+            found.append(
+                table.post(f"{base}/{name}", handler, summary=summary, answers={204: None}, errors=WRITE_ERRORS)
+            )
         return found if prefix else [*found, *self._own_sessions()]
 
     def _own_sessions(self) -> list[Endpoint]:
         table = Table(dialect=ENVELOPE, access=VISITOR, limit="handler", tag="gateway", cors="open")
-        errors = (TokenRefused, TooMany, *_AWAY)
+        errors = (TokenRefused, TooMany, *AWAY)
         ended = {200: Ended}
         return [
             table.get(

@@ -10,9 +10,8 @@ from hapta.gateway.errors import RecordMissing
 from hapta.gateway.files.service import Files, FileWanted, OpenFile, wants_download
 from hapta.gateway.models import Client, Collection, Visitor
 from hapta.gateway.queries import parsed
-from hapta.http.api import Content, Endpoint, Reply, Request, Table
-from hapta.http.errors import POCKETBASE
-from hapta.kit.access import VISITOR
+from hapta.gateway.table import visitors
+from hapta.http.api import Content, Endpoint, Reply, Request
 from hapta.kit.errors import BadGateway, Forbidden, GatewayTimeout, Invalid, NotFound, TooMany, Unavailable
 
 Recognise = Callable[[bytes | None], Awaitable[Visitor]]
@@ -44,9 +43,7 @@ class FileRoutes:
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix."""
-        table = Table(
-            dialect=POCKETBASE, access=VISITOR, limit="handler", tag="gateway", cors="open", hidden=bool(prefix)
-        )
+        table = visitors(prefix)
         any_type = Content("*/*", "The file, or the part of it that `Range` names")
         return [
             table.get(

@@ -16,26 +16,11 @@ from hapta.gateway.operations.counted import counted
 from hapta.gateway.operations.service import Given, Records
 from hapta.gateway.queries import parsed
 from hapta.gateway.sessions.service import Sessions
+from hapta.gateway.table import READ_ERRORS, WRITE_ERRORS, visitors
 from hapta.gateway.uploads.checks import FileRules
-from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
+from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request
 from hapta.http.compress import takes_gzip
-from hapta.http.errors import POCKETBASE
-from hapta.kit.access import VISITOR
-from hapta.kit.errors import (
-    BadGateway,
-    Forbidden,
-    GatewayTimeout,
-    Invalid,
-    NotFound,
-    TooLarge,
-    TooMany,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMedia,
-)
 
-READ_ERRORS = (Invalid, Unauthenticated, Forbidden, NotFound, TooMany, BadGateway, Unavailable, GatewayTimeout)
-WRITE_ERRORS = (*READ_ERRORS, TooLarge, UnsupportedMedia)
 JSON = Content("application/json", "As PocketBase answers it")
 
 
@@ -67,9 +52,7 @@ class RecordRoutes:
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix."""
-        table = Table(
-            dialect=POCKETBASE, access=VISITOR, limit="handler", tag="gateway", cors="open", hidden=bool(prefix)
-        )
+        table = visitors(prefix)
         path = prefix + "/api/collections/{collection}/records"
         one = path + "/{record}"
         reads: dict[str, Any] = {"answers": {200: JSON, 304: None}, "errors": READ_ERRORS}

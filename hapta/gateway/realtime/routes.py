@@ -9,9 +9,8 @@ from hapta.gateway.bodies.envelopes import REALTIME, read_envelope
 from hapta.gateway.limits.service import Drawn
 from hapta.gateway.models import NOBODY, Client, Collection, Headers, LimitName, Visitor
 from hapta.gateway.realtime.service import Realtime
-from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
-from hapta.http.errors import POCKETBASE
-from hapta.kit.access import VISITOR
+from hapta.gateway.table import visitors
+from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request
 from hapta.kit.errors import (
     BadGateway,
     Forbidden,
@@ -53,9 +52,7 @@ class RealtimeRoutes:
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix."""
-        table = Table(
-            dialect=POCKETBASE, access=VISITOR, limit="handler", tag="gateway", cors="open", hidden=bool(prefix)
-        )
+        table = visitors(prefix)
         path = prefix + "/api/realtime"
         return [
             table.get(

@@ -10,21 +10,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from hapta.gateway.models import Headers
+from hapta.http.hops import HOP_BY_HOP
 
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-_STAYS = _HOP_BY_HOP | {
+_STAYS = HOP_BY_HOP | {
     b"host",
     b"content-length",
     b"content-type",
@@ -50,7 +38,7 @@ _STAYS = _HOP_BY_HOP | {
 }
 _STAYS_PREFIXES = (b"x-forwarded", b"x-hapta-", b"access-control-")
 
-_DROPPED_FROM_ANSWERS = _HOP_BY_HOP | {
+_DROPPED_FROM_ANSWERS = HOP_BY_HOP | {
     b"content-length",
     b"date",
     b"server",
