@@ -10,9 +10,7 @@ import faulthandler
 import os
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +159,6 @@ def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "hapta.db"
     with start_blocking_portal() as portal:
         portal.call(_migrate, f"sqlite:///{path}", folder)
-    with closing(sqlite3.connect(path)) as copied_soon:  # what still stands beside the file would not be copied with it
-        copied_soon.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path
 
 

@@ -320,7 +320,7 @@ class SqliteDatabase(Database):
             raise Unavailable(f"The database file cannot be opened: {error}") from error
         self._here = Session(here, self._clock, READ_BUDGET_SECONDS, READ_BUDGET_STEPS)
         self._checkpointer = Checkpointer(self.path, writer)
-        self._start("hapta-db-write", self._write_loop, writer)
+        self._start("hapta-db-write", self._write_loop, writer)  # the first one; see `_end_threads`
         for number, reader in enumerate(readers):
             self._start(f"hapta-db-read-{number}", self._read_loop, reader)
 
@@ -540,14 +540,18 @@ class SqliteDatabase(Database):
         if self._closed:
             return
         self._closed = True
-        self._reads.put(None)
-        self._writes.put(None)
-        await asyncio.to_thread(self._join)
         if self._here is not None:
             self._here.connection.close()
+        await asyncio.to_thread(self._end_threads)
 
-    def _join(self) -> None:
-        for thread in self._threads:
-            thread.join()
+    def _end_threads(self) -> None:
+        """Readers first: only a last connection that may write moves the log into the file, so that this holds everything."""
+        writer, *readers = self._threads or (None,)
+        self._reads.put(None)
+        for reader in readers:
+            reader.join()
         if self._checkpointer is not None:
             self._checkpointer.close()
+        self._writes.put(None)
+        if writer is not None:
+            writer.join()

@@ -199,6 +199,16 @@ async def test_the_log_does_not_grow_with_what_was_written(db: Database, tmp_pat
     assert (tmp_path / "hapta.db-wal").stat().st_size < 2 * RESET_PAGES * 4096
 
 
+async def test_a_closed_database_is_one_file_that_holds_everything(db: Database, tmp_path: Path) -> None:
+    await add(db, "kept")
+    assert len(await db.read(lambda tx: tx.fetch_all("SELECT id FROM notes"))) == 1  # readers are open too
+    await db.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["hapta.db"]
+    alone = apsw.Connection(str(tmp_path / "hapta.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    assert list(alone.execute("SELECT id FROM notes")) == [("kept",)]
+    alone.close()
+
+
 async def test_the_file_and_its_logs_belong_to_this_user_alone(db: Database, tmp_path: Path) -> None:
     await add(db, "a")
     assert rights_of_files_in(tmp_path) == {"hapta.db": 0o600, "hapta.db-shm": 0o600, "hapta.db-wal": 0o600}
