@@ -19,6 +19,7 @@ from hapta.settings.loading import (
     with_secret,
 )
 from hapta.settings.oauth import OAuthSettings
+from hapta.settings.relay import RelaySettings
 from hapta.settings.sections import (
     BusSettings,
     DatabaseSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "OAuthSettings",
     "OtpSettings",
     "RateLimitSettings",
+    "RelaySettings",
     "ServerSettings",
     "Settings",
     "SettingsError",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hapta.settings.gateway import GatewaySettings
 from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.oauth import OAuthSettings
+from hapta.settings.relay import RelaySettings
 from hapta.settings.sections import (
     BusSettings,
     DatabaseSettings,
@@ -36,3 +37,4 @@ class Settings:
     ratelimit: RateLimitSettings = field(default_factory=RateLimitSettings)
     log: LogSettings = field(default_factory=LogSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    relay: RelaySettings = field(default_factory=RelaySettings)

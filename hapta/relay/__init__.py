@@ -1,0 +1,1 @@
+"""The relay: encrypted agent sessions, and the updates and calls between an account's apps, terminals and machines."""
