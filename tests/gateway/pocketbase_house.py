@@ -9,6 +9,7 @@ import contextlib
 import email
 import email.policy
 import queue
+import re
 import secrets
 import shutil
 import socket
@@ -226,9 +227,17 @@ class Mails:
         while not self._arrived.empty():
             self._arrived.get_nowait()
 
-    def next(self, seconds: float = 10.0) -> tuple[list[str], str, str]:
-        """The next mail: recipients, subject, text. Waits for it; `queue.Empty` when none comes."""
-        return self._arrived.get(timeout=seconds)
+    def next(self, seconds: float = 10.0, *, holding: str = "") -> tuple[list[str], str, str]:
+        """The next mail: recipients, subject, text. Waits for it; `queue.Empty` when none comes.
+
+        Args:
+            holding: a pattern that its text must hold. PocketBase sends beside its work, so a notice of a login which an
+                earlier test caused may still arrive.
+        """
+        while True:
+            mail = self._arrived.get(timeout=seconds)
+            if re.search(holding, mail[2]):
+                return mail
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
