@@ -22,6 +22,7 @@ from hapta.db.connect import connect
 from hapta.db.migrate import migrate
 from hapta.kit.clock import SystemClock
 from hapta.settings import DatabaseSettings
+from tests.s3 import SeaweedServer
 from tests.servers import HaptaServer, PostgresServer, RedisServer, Run
 
 RUN = pytest.StashKey[Run]()
@@ -273,6 +274,15 @@ def own_redis(server_run: Run) -> Iterator[RedisServer]:
     """A Redis for this test alone, to be killed, frozen and started again."""
     with RedisServer(server_run) as server:
         yield server
+
+
+# --- S3 ---
+
+
+@pytest.fixture(scope="session")
+def s3_url(server_run: Run) -> str:
+    """The run's S3 service, for `tests.s3.s3_settings`: each store gets a prefix of its own."""
+    return server_run.shared("seaweedfs", lambda: SeaweedServer(server_run))
 
 
 # --- Hapta as a process ---

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
-from hapta.kit.errors import NotFound, Unavailable
+from hapta.kit.errors import Conflict, NotFound, Unavailable
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}")
 
@@ -40,6 +40,21 @@ class WrongOffset(Exception):
         self.size = size
 
 
+class UploadBusy(Conflict):
+    """Another piece of this upload is being written now; nothing of this one counts."""
+
+    code = "upload_busy"
+    message = "Another part of this upload is arriving"
+
+
+class Chunks(Protocol):
+    """Bytes as they are read. Iterated once; `aclose` gives back what the reading holds, before its end or after it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def __anext__(self) -> Awaitable[bytes]: ...
+    def aclose(self) -> Awaitable[None]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """An object as the store sees it: its size in bytes, and when it was written (Unix ms)."""
@@ -54,7 +69,7 @@ class Opened:
     """An object being read: its whole size in bytes, and the chunks of the part that was asked for."""
 
     size: int
-    chunks: AsyncIterator[bytes]
+    chunks: Chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,11 @@ class Signed:
 
 
 class Blobs(ABC):
-    """An open store. Every call may raise `BlobsAway`; keys that are not well formed raise ValueError."""
+    """An open store. Every call may raise `BlobsAway`; keys that are not well formed raise ValueError.
+
+    No key may be a folder of another (`a` beside `a/b`), and the keys of one folder should be of one length: then all stores
+    list them in the same order.
+    """
 
     @abstractmethod
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
@@ -110,7 +129,8 @@ class Blobs(ABC):
         When `chunks` raises, what came before may be kept: `appended` tells. One piece of an upload at a time.
 
         Raises:
-            WrongOffset: the upload does not end at `offset`.
+            WrongOffset: the upload does not end at `offset`, or another piece has just been appended there.
+            UploadBusy: another piece is being appended.
         """
 
     @abstractmethod
@@ -140,6 +160,11 @@ class Blobs(ABC):
     @abstractmethod
     async def begun(self, after: str = "", limit: int = 1000) -> list[Stat]:
         """Uploads in pieces that are neither complete nor discarded, by key; `modified_at` is that of the last piece."""
+
+    async def tidy(self, before_ms: int) -> int:
+        """Removes what writers left half done when they were killed and nobody can read, written last before then (Unix ms);
+        how much of it. Stores that do so by themselves have nothing to do."""
+        return 0
 
     # -- further ----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hapta.http.media import BadBody as BadBody  # the edge reads bodies too, and refuses them alike
 from hapta.kit.errors import (
     BadGateway,
     Forbidden,
@@ -55,12 +56,6 @@ class Closed(NotFound):
     """A path of PocketBase that is not open from outside."""
 
     message = "File not found."
-
-
-class BadBody(Invalid):
-    """The body cannot be read."""
-
-    message = "Failed to read the submitted data."
 
 
 class BadMedia(UnsupportedMedia):

@@ -63,6 +63,7 @@ from hapta.http.errors import POCKETBASE, Dialect
 from hapta.http.metrics import Metrics
 from hapta.http.pages import Pages
 from hapta.identity.people import IdentityStore
+from hapta.identity.roots import keyring_of
 from hapta.kit.background import attempted, ended
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
@@ -77,7 +78,7 @@ MULTIPART_SLACK = 64 * 1024 * 1024
 """What a body with files may hold beside them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """The gateway, open."""
 
@@ -118,9 +119,9 @@ class Gateway:
                 self.metrics,
                 max_body_bytes=own.max_file_bytes + MULTIPART_SLACK,
             ),
-            AuthRoutes(self.auth, self.sessions, self.catalog),
-            FileRoutes(self.files, self.catalog, self.sessions.lenient),
-            RealtimeRoutes(self.realtime, self.sessions, self.limits),
+            AuthRoutes(self.auth, self.sessions, self.catalog, self.metrics),
+            FileRoutes(self.files, self.catalog, self.sessions.lenient, self.metrics),
+            RealtimeRoutes(self.realtime, self.sessions, self.limits, self.metrics),
             OAuth2Routes(self.redirects, pages, self.limits),
             SocketRoutes(self.sockets),
             self.health,
@@ -180,7 +181,7 @@ async def open_gateway(
     Raises:
         PocketBaseMissing, RulesBroken, LimitsInvalid, ValueError: the settings cannot be followed.
     """
-    own, secret, report = settings.gateway, settings.identity.jwt_secret, report or unreported
+    own, report = settings.gateway, report or unreported
     async with AsyncExitStack() as stack:
         limits = Limits(
             parse_limits(own.limits),
@@ -208,8 +209,7 @@ async def open_gateway(
         catalog = Catalog(superuser, clock, own)
         cache = Cache(catalog, own, clock)
         stack.push_async_callback(cache.close)
-        previous = settings.identity.jwt_secret_previous
-        tokens = GatewayTokens(secret, clock, [previous] if previous else [])
+        tokens = GatewayTokens(keyring_of(settings), clock)
         sessions = Sessions(db, bus, clock, ids, own, tokens, PocketBaseAuth(pb), report=report)
 
         rules = Rules(
@@ -249,8 +249,20 @@ async def open_gateway(
         realtime = Realtime(pb, catalog, sessions, rules, limits.streams, peers, clock, own)
         redirects = OAuth2Redirects(realtime, pb)
         file_rules = FileRules.of(own)
-        told = CountedRecords(records, metrics)
-        parts = Parts(settings, clock, ids, sessions, auth, catalog, told, files, file_rules, realtime, limits)
+        parts = Parts(
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            sessions=sessions,
+            auth=auth,
+            catalog=catalog,
+            records=CountedRecords(records, metrics),
+            files=files,
+            file_rules=file_rules,
+            realtime=realtime,
+            limits=limits,
+            metrics=metrics,
+        )
         sockets = Sockets(parts)
         health = Health(pb, clock)
         stack.push_async_callback(health.close)
@@ -322,29 +334,29 @@ async def open_gateway(
         if minded is None:
             later.do(_check_addresses(superuser))
         yield Gateway(
-            settings,
-            pb,
-            catalog,
-            cache,
-            changes,
-            limits,
-            rules,
-            sessions,
-            auth,
-            records,
-            batch,
-            files,
-            file_rules,
-            realtime,
-            redirects,
-            sockets,
-            health,
-            passing,
-            admin,
-            metrics,
-            document,
-            verifier,
-            minded,
+            settings=settings,
+            pb=pb,
+            catalog=catalog,
+            cache=cache,
+            changes=changes,
+            limits=limits,
+            rules=rules,
+            sessions=sessions,
+            auth=auth,
+            records=records,
+            batch=batch,
+            files=files,
+            file_rules=file_rules,
+            realtime=realtime,
+            redirects=redirects,
+            sockets=sockets,
+            health=health,
+            passing=passing,
+            admin=admin,
+            metrics=metrics,
+            document=document,
+            verifier=verifier,
+            minded=minded,
         )
 
 

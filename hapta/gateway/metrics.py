@@ -6,11 +6,15 @@ dictionary; what the parts count themselves is read when somebody asks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Mapping
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 from hapta.gateway.limits.service import Limits
+from hapta.http.errors import status_of
 from hapta.http.metrics import Metrics, Spread
+from hapta.kit.errors import HaptaError
 
 Counts = dict[tuple[str, ...], float]
 
@@ -49,6 +53,40 @@ class CountedRealtime(Protocol):
         ...
 
 
+class Answered(Protocol):
+    """What a call comes to."""
+
+    @property
+    def status(self) -> int: ...
+
+
+Came = TypeVar("Came", bound=Answered)
+
+
+class Call:
+    """One call that is counted when it is left: with the status of the error it raises, or else with `status`."""
+
+    __slots__ = ("_collection", "_limit_class", "_metrics", "_started", "status")
+
+    def __init__(self, metrics: GatewayMetrics, limit_class: str, collection: str) -> None:
+        self._metrics = metrics
+        self._limit_class = limit_class
+        self._collection = collection
+        self.status = 200
+
+    def __enter__(self) -> Call:
+        self._started = perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        status = self.status
+        if kind is not None:
+            status = status_of(kind) if issubclass(kind, HaptaError) else 500
+        self._metrics.answered(self._limit_class, self._collection, status, perf_counter() - self._started)
+
+
 class GatewayMetrics:
     """Counts what passes, and publishes it together with what the parts have counted.
 
@@ -74,6 +112,17 @@ class GatewayMetrics:
         """
         _add(self._answers, (limit_class, collection, f"{status // 100}xx"))
         _spread(self._durations, (limit_class, collection)).observe(seconds)
+
+    def call(self, limit_class: str, collection: str = "") -> Call:
+        """`with metrics.call(...):` around a call, whichever door it came by. As `answered`."""
+        return Call(self, limit_class, collection)
+
+    async def counted(self, limit_class: str, collection: str, work: Awaitable[Came]) -> Came:
+        """What `work` comes to, counted with its status."""
+        with Call(self, limit_class, collection) as call:
+            came = await work
+            call.status = came.status
+            return came
 
     def upstream(self, kind: str, outcome: str, seconds: float) -> None:
         """One exchange with PocketBase.

@@ -130,6 +130,11 @@ class Client:
         return self._headers
 
     @property
+    def forwarded(self) -> Headers:
+        """The same as PocketBase is sent them."""
+        return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()])
+
+    @property
     def user_agent(self) -> str:
         return self.headers.get("user-agent", "")
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hapta.gateway.bodies.envelopes import read_text
-from hapta.gateway.bodies.headers import parse
 from hapta.gateway.closed import checked_pass_paths
-from hapta.gateway.limits.service import Drawn, Limits
-from hapta.gateway.models import Client
+from hapta.gateway.limits.service import Limits
 from hapta.gateway.queries import canonical
 from hapta.gateway.sessions.service import Sessions
-from hapta.gateway.table import READ_ERRORS, WRITE_ERRORS, visitors
+from hapta.gateway.table import READ_ERRORS, WRITE_ERRORS, client_of, visitors
 from hapta.gateway.upstream.client import PocketBase
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request
+from hapta.http.media import parse_header
 
 MAX_BYTES = 4 * 1024 * 1024
 _METHODS = ("POST", "PUT", "PATCH", "DELETE")
@@ -70,25 +69,21 @@ class Passing:
     def _writer(self, path: str):
         async def write(request: Request, body: BodyStream) -> Reply:
             raw_type = request.raw_header(b"content-type")
-            media = parse(raw_type).essence if raw_type else ""
+            media = parse_header(raw_type).essence if raw_type else ""
             raw = await read_text(body, media, MAX_BYTES)
             return await self._pass(path, request, raw, media)
 
         return write
 
     async def _pass(self, path: str, request: Request, body: bytes | None, media_type: str) -> Reply:
-        client = Client(request.client_address, request.request_id, raw=request.header_pairs)
-        authorization = request.raw_header(b"authorization")
-        visitor = self._sessions.visitor_now(authorization) or await self._sessions.visitor(authorization, client)
-        drawn = self._limits.draw("default", None, visitor, client.address)
-        told = (drawn if isinstance(drawn, Drawn) else await drawn).headers
+        client = client_of(request)
+        visitor = await self._sessions.visitor(request.raw_header(b"authorization"), client)
+        told = await self._limits.drawn("default", None, visitor, client.address)
         answer = await self._pb.send(
             "GET" if request.method == "HEAD" else request.method,
             path + canonical(request.query_string),
             token=visitor.upstream_token,
-            headers=tuple(
-                [(name.encode("latin-1"), value.encode("latin-1")) for name, value in client.headers.items()]
-            ),
+            headers=client.forwarded,
             body=body or None,
             media_type=media_type if body else "",
             address=client.address,

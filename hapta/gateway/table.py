@@ -1,8 +1,11 @@
-"""What the tables of routes for visitors share: dialect, who may call, who draws limits, and which errors any of them may answer."""
+"""What the routes for visitors share: dialect, who may call, who draws limits, which errors any of them may answer, and whose
+request it is. The handlers of each part stand in its own `routes.py`.
+"""
 
 from __future__ import annotations
 
-from hapta.http.api import Table
+from hapta.gateway.models import Client
+from hapta.http.api import Request, Table
 from hapta.http.errors import POCKETBASE
 from hapta.kit.access import VISITOR
 from hapta.kit.errors import (
@@ -34,3 +37,8 @@ def visitors(prefix: str, *, max_body_bytes: int | None = None) -> Table:
         hidden=bool(prefix),
         max_body_bytes=max_body_bytes,
     )
+
+
+def client_of(request: Request) -> Client:
+    """Who sends a request, as far as PocketBase and rules may know."""
+    return Client(request.client_address, request.request_id, raw=request.header_pairs)

@@ -26,7 +26,7 @@ from hapta.kit.access import HANDLER_DECIDES, Access, Caller
 from hapta.kit.errors import HaptaError
 
 Handler = Callable[..., Awaitable[Any]]
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 CorsPolicy = Literal["listed", "open", "none"]
 """Whose pages may read the answers: the configured origins, anybody's (never with credentials), or nobody else's."""
 
@@ -140,6 +140,14 @@ class Table:
     def delete(self, path: str, handler: Handler, **entry: Any) -> Endpoint:
         return self.endpoint("DELETE", path, handler, **entry)
 
+    def head(self, path: str, handler: Handler, **entry: Any) -> Endpoint:
+        """A HEAD of its own; where there is none, the edge answers by the GET of the path."""
+        return self.endpoint("HEAD", path, handler, **entry)
+
+    def options(self, path: str, handler: Handler, **entry: Any) -> Endpoint:
+        """An answer to OPTIONS that is no preflight; preflights are the edge's."""
+        return self.endpoint("OPTIONS", path, handler, **entry)
+
     def websocket(self, path: str, handler: Handler, **entry: Any) -> Endpoint:
         entry.setdefault("answers", {101: None})
         return self.endpoint("GET", path, handler, kind="websocket", **entry)
@@ -214,8 +222,8 @@ def _with_signature(entry: Endpoint) -> Endpoint:
     missing = set(in_path) - set(names)
     if missing:
         raise TypeError(f"{entry.name}: the handler does not take {', '.join(sorted(missing))} of the path")
-    if body is not None and entry.method == "GET":
-        raise TypeError(f"{entry.name}: a GET has no body")
+    if body is not None and entry.method in ("GET", "HEAD", "OPTIONS"):
+        raise TypeError(f"{entry.name}: a {entry.method} has no body")
     return replace(entry, parameters=names, path_params=in_path, body_type=body, query_type=query)
 
 

@@ -76,6 +76,8 @@ class Application:
         if found is not None:
             entries, params = found
             handle = entries.get(method) or (entries.get("GET") if method == "HEAD" else None)
+            if method == "OPTIONS" and handle is not None and await self._preflight(scope, send):
+                return
             if handle is None and method != "OPTIONS":
                 handle = entries.get(OTHER_METHODS)
             if handle is not None:

@@ -14,7 +14,11 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 METHODS = b"GET,HEAD,PUT,POST,DELETE,PATCH"
 MAX_AGE_SECONDS = 86_400
-EXPOSED = b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id, Server-Timing, ETag, WWW-Authenticate, DPoP-Nonce"
+EXPOSED = (
+    b"RateLimit, RateLimit-Policy, Retry-After, X-Request-Id, Server-Timing, ETag, WWW-Authenticate, DPoP-Nonce, "
+    b"Accept-Ranges, Content-Disposition, Content-Range, Location, Hapta-File-Id, Tus-Checksum-Algorithm, Tus-Extension, "
+    b"Tus-Max-Size, Tus-Resumable, Tus-Version, Upload-Defer-Length, Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset"
+)
 """What a page's script may read of our answers beyond the few headers that it always may."""
 
 MAX_REQUESTED_HEADERS_BYTES = 2048

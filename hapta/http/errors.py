@@ -257,6 +257,9 @@ def _render_oauth(error: HaptaError, status: int, correlation_id: str, now_iso: 
     return _encode(_with_details(body, error.details))
 
 
+_LIMITED = "Rate limit exceeded"
+
+
 def _render_relay(error: HaptaError, status: int, correlation_id: str, now_iso: str) -> bytes:
     if status == 500:
         return _encode({"error": InternalError.message, "timestamp": now_iso, "requestId": correlation_id})
@@ -269,7 +272,9 @@ def _render_relay(error: HaptaError, status: int, correlation_id: str, now_iso: 
             "issues": _issue_list(error.issues),
         }
     elif isinstance(error, TooMany):
-        body = {"error": "Rate limit exceeded", "retryAfter": max(1, math.ceil(error.retry_after_seconds))}
+        # One text for all, to which a limit may add a sentence of its own.
+        text = error.message if error.message.startswith(_LIMITED) else _LIMITED
+        body = {"error": text, "retryAfter": max(1, math.ceil(error.retry_after_seconds))}
     elif isinstance(error, RouteNotFound):
         body = {"error": "Not found"}
     else:

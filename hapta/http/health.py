@@ -89,6 +89,8 @@ class Identity:
     environment: str
     limits: HealthLimits
     features: tuple[str, ...]
+    greeting: str = ""
+    """What `/` says to whoever asks for plain text; empty: the same as to everybody."""
 
 
 def routes(
@@ -157,6 +159,8 @@ class _HealthApi:
     async def root(self, request: Request) -> Reply:
         if prefers_html(request.header("accept")):
             return Reply(302, None, ((b"location", b"/docs"), (b"vary", b"Accept"), (b"cache-control", b"no-store")))
+        if self._identity.greeting and prefers_text(request.header("accept")):
+            return Reply(200, self._identity.greeting.encode(), _VARY, "text/plain; charset=utf-8")
         before, after = self._around_time
         return Reply(200, before + iso_ms(self._clock.now_ms()).encode() + after, _VARY)
 
@@ -220,3 +224,11 @@ def prefers_html(accept: str | None) -> bool:
     weights = accept_weights(accept.encode("latin-1", "replace"))
     html = weights.get(b"text/html", 0.0)
     return html > 0.0 and html >= weights.get(b"application/json", 0.0)
+
+
+def prefers_text(accept: str | None) -> bool:
+    """Whether a caller names `text/plain` and weighs it above JSON: programs that take anything name both, or none."""
+    if accept is None or "text/plain" not in accept:
+        return False
+    weights = accept_weights(accept.encode("latin-1", "replace"))
+    return weights.get(b"text/plain", 0.0) > weights.get(b"application/json", 0.0)

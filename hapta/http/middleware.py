@@ -30,7 +30,7 @@ from hapta.http.metrics import Metrics
 from hapta.http.protocol import ANSWER, LINE, Answer, Line
 from hapta.http.reading import reader_for
 from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Send, SlowBody
-from hapta.http.sockets import Disconnected, Socket
+from hapta.http.sockets import SOCKET_LINE, Disconnected, Socket, SocketLine
 from hapta.kit.access import HANDLER_DECIDES, Verifier
 from hapta.kit.clock import Clock, iso_ms
 from hapta.kit.errors import Forbidden, HaptaError, Unauthenticated, Unavailable
@@ -513,16 +513,28 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
     observe = edge.metrics.observer(endpoint.name)
     sockets = edge.metrics.sockets
     handler, names = endpoint.handler, endpoint.parameters
+    any_origin = endpoint.cors == "open"  # no cookie counts there, so that it does not matter whose page it is
     own_origin = "{0.scheme}://{0.netloc}".format(urlsplit(edge.server.public_address)).encode()
 
     async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
         started = perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         address = client_address(scope, headers, edge.server.trust_proxy)
-        socket = Socket(receive, send, headers, scope["query_string"], address, request_ids.next())
+        can_answer = "websocket.http.response" in scope.get("extensions", {})
+        line: SocketLine | None = scope.get(SOCKET_LINE)
+        socket = Socket(
+            receive,
+            send,
+            headers,
+            scope["query_string"],
+            address,
+            request_ids.next(),
+            can_answer=can_answer,
+            line=line,
+        )
         refusal: HaptaError | None = None
         origin = headers.get(b"origin")
-        if origin is not None and origin != own_origin and not edge.cors.allows(origin):
+        if not any_origin and origin is not None and origin != own_origin and not edge.cors.allows(origin):
             refusal = ForeignOrigin()
         elif limited:
             drawn = edge.limits.hit(limit, address)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any, cast
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any, cast
 
 from hapta.http.api import Reply
 from hapta.http.errors import Dialect
 from hapta.kit.clock import iso_ms
 from hapta.kit.errors import HaptaError, TooMany, Unavailable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HTML = "text/html; charset=utf-8"
 OWN_FOLDER = ("hapta.http", "templates")
@@ -49,17 +51,7 @@ class Pages:
     """
 
     def __init__(self, product_name: str, secure: bool, folders: Sequence[tuple[str, str]] = ()) -> None:
-        loaders = [PackageLoader(package, folder) for package, folder in (*folders, OWN_FOLDER)]
-        self._templates = Environment(
-            loader=ChoiceLoader(loaders),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        filters = cast("dict[str, Any]", self._templates.filters)  # pyright: ignore[reportUnknownMemberType]
-        filters.update(when=when, iso=iso_ms)
+        self._folders = (*folders, OWN_FOLDER)
         self.product_name = product_name
         css = (files(OWN_FOLDER[0]) / OWN_FOLDER[1] / "base.css").read_text("utf-8").strip()
         self._common: Mapping[str, Any] = {"product": product_name, "css": css, "lang": "en", "script": None}
@@ -71,6 +63,23 @@ class Pages:
             "page", self._render_error, {"type": "string"}, media_type=HTML, headers=self._headers((), None)
         )
         """For the tables of pages: what the edge itself refuses is told by a page as well."""
+
+    @cached_property
+    def _templates(self) -> Environment:
+        # Loaded with the first page: a server that nobody signs in to by page does without.
+        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+        environment = Environment(
+            loader=ChoiceLoader([PackageLoader(package, folder) for package, folder in self._folders]),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        filters = cast("dict[str, Any]", environment.filters)  # pyright: ignore[reportUnknownMemberType]
+        filters.update(when=when, iso=iso_ms)
+        return environment
 
     def reply(
         self,

@@ -3,9 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 Message = dict[str, Any]
+
+SOCKET_LINE = "hapta.socket_line"
+"""Where the edge finds the `SocketLine` of a socket in its scope; servers that are not ours do not put one there."""
+
+
+class SocketLine(Protocol):
+    """The connection below a socket, for whoever sends the same frame to thousands: no task, no waiting, no encoding."""
+
+    heard_at: float
+    """When the peer was last heard, in the seconds of the event loop."""
+
+    def push(self, frame: bytes) -> bool:
+        """Writes a whole frame at once.
+
+        Returns:
+            False: it has to go the usual way, which waits for a slow reader. Nothing was written.
+        """
+        ...
+
+    def ping(self) -> None:
+        """Sends a ping, which every WebSocket answers by itself (RFC 6455 section 5.5.2)."""
+        ...
+
+    def abort(self) -> None:
+        """Cuts the connection of a peer that takes nothing any more."""
+        ...
+
+
+def text_frame(data: bytes) -> bytes:
+    """An unmasked text frame as servers send it (RFC 6455 section 5.2).
+
+    Args:
+        data: UTF-8.
+    """
+    size = len(data)
+    if size < 126:
+        return bytes((0x81, size)) + data
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + data
+    return b"\x81\x7f" + size.to_bytes(8, "big") + data
 
 
 class Disconnected(Exception):
@@ -19,7 +59,17 @@ class Disconnected(Exception):
 class Socket:
     """One WebSocket connection. Not for two tasks to receive from at once; sending from several is fine."""
 
-    __slots__ = ("_receive", "_send", "_state", "client_address", "headers", "query_string", "request_id")
+    __slots__ = (
+        "_can_answer",
+        "_receive",
+        "_send",
+        "_state",
+        "client_address",
+        "headers",
+        "line",
+        "query_string",
+        "request_id",
+    )
 
     def __init__(
         self,
@@ -29,9 +79,14 @@ class Socket:
         query_string: bytes,
         client_address: str,
         request_id: str,
+        *,
+        can_answer: bool = False,
+        line: SocketLine | None = None,
     ) -> None:
+        self.line = line
         self._receive = receive
         self._send = send
+        self._can_answer = can_answer
         self._state = "connecting"
         self.headers = headers
         self.query_string = query_string
@@ -54,6 +109,30 @@ class Socket:
             raise self._gone(message)
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._state = "open"
+
+    async def refuse(self, status: int, body: str, media_type: str = "text/plain; charset=utf-8") -> None:
+        """Answers the handshake with a plain HTTP answer in place of an open socket.
+
+        A server that cannot do that (ASGI extension `websocket.http.response`) says 403.
+        """
+        if not self._can_answer:
+            await self.close(1008)
+            return
+        self._state = "closed"
+        await self._receive()  # the connect message must be taken first
+        content = body.encode()
+        headers = [
+            (b"content-type", media_type.encode()),
+            (b"content-length", str(len(content)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", self.request_id.encode()),
+        ]
+        await self._quietly({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await self._quietly({"type": "websocket.http.response.body", "body": content})
+
+    def push(self, frame: bytes) -> bool:
+        """Sends a whole frame without waiting; see `SocketLine.push`. False where there is no line."""
+        return self.line is not None and self._state == "open" and self.line.push(frame)
 
     async def receive(self) -> str | bytes:
         """The next frame's payload.

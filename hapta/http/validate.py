@@ -478,12 +478,18 @@ def _has_rules(kind: inspect.Type, seen: set[type]) -> bool:
     return any(_has_rules(child, seen) for _, child in _children(kind))
 
 
+@cache
+def _names_of(type_: type[msgspec.Struct]) -> list[tuple[str, str]]:
+    """The members of a type, by the name that they have in Python and on the wire; msgspec works them out anew each time."""
+    return [(field.name, field.encode_name) for field in msgspec.structs.fields(type_)]
+
+
 def _struct_issues(value: Any, path: Path, issues: list[Issue]) -> None:
     if isinstance(value, msgspec.Struct):
         if (rule := getattr(value, "issues", None)) is not None:
             issues += [Issue((*path, *issue.path), issue.message) for issue in cast(list[Issue], rule())]
-        for field in msgspec.structs.fields(value):
-            _struct_issues(getattr(value, field.name), (*path, field.encode_name), issues)
+        for name, wire_name in _names_of(type(value)):
+            _struct_issues(getattr(value, name), (*path, wire_name), issues)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(cast(Sequence[Any], value)):
             _struct_issues(item, (*path, index), issues)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from hapta.kit.seal import KEY_ID_BYTES, Sealer
@@ -28,7 +28,11 @@ Lasting = Literal[
     "user-code",
 ]
 LASTING: tuple[Lasting, ...] = get_args(Lasting)
-"""Purposes of what is stored, or compared with what is stored."""
+"""Purposes of what is stored, or compared with what is stored, on the auth side."""
+
+LastingOfData = Literal["relay-vault", "relay-names"]
+LASTING_OF_DATA: tuple[LastingOfData, ...] = get_args(LastingOfData)
+"""The same for what lies beside people's data: a server of a pair that has no auth side keeps these keys itself."""
 
 
 class Keyring:
@@ -49,7 +53,7 @@ class Keyring:
         """The ring itself, or that of a bare secret that was never another one: its lasting keys are what it gives."""
         if isinstance(secret, Keyring):
             return secret
-        return cls(secret, lasting=first_lasting(secret))
+        return cls(secret, lasting=first_lasting(secret, (*LASTING, *LASTING_OF_DATA)))
 
     def with_lasting(self, lasting: Mapping[str, bytes]) -> Keyring:
         """The same ring with its lasting keys."""
@@ -70,15 +74,15 @@ class Keyring:
         Raises:
             RuntimeError: of a lasting key before they were read: a defect of the wiring.
         """
-        if purpose in LASTING:
-            if self._lasting is None:
+        if purpose in LASTING or purpose in LASTING_OF_DATA:
+            if self._lasting is None or purpose not in self._lasting:
                 raise RuntimeError(f"the lasting key {purpose!r} is asked for before it was read")
             return (self._lasting[purpose],)
         return tuple([derive_key(secret, purpose, size_bytes=size_bytes) for secret in self._secrets])
 
     def sealer(self, purpose: Purpose) -> Sealer:
         """A sealer that seals with the current key and opens with all of them."""
-        if purpose in LASTING:
+        if purpose in LASTING or purpose in LASTING_OF_DATA:
             return Sealer.of(self.current(purpose))
         return Sealer({key_id(key): key for key in self.every(purpose)})
 
@@ -87,9 +91,9 @@ Secret = Keyring | str
 """What services take. A bare text is for tests and for tools without a database."""
 
 
-def first_lasting(secret: str) -> dict[str, bytes]:
+def first_lasting(secret: str, purposes: Sequence[Lasting | LastingOfData] = LASTING) -> dict[str, bytes]:
     """The lasting keys of an installation that has had this secret alone."""
-    return {purpose: derive_key(secret, purpose) for purpose in LASTING}
+    return {purpose: derive_key(secret, purpose) for purpose in purposes}
 
 
 def key_id(key: bytes) -> bytes:

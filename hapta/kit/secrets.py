@@ -42,6 +42,11 @@ Purpose = Literal[
     "gateway-token",
     "gateway-token-kid",
     "gateway-seal",
+    "file-link",
+    "relay-ticket",
+    "relay-github-state",
+    "relay-vault",
+    "relay-names",
 ]
 
 MIN_PRODUCTION_BYTES = 32

@@ -1,5 +1,7 @@
 """All settings of a server: `load()` reads them once at start, and everything below gets its own section handed down."""
 
+from hapta.settings.blobs import BlobsSettings
+from hapta.settings.files import FilesSettings
 from hapta.settings.gateway import GatewaySettings
 from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.loading import (
@@ -34,9 +36,11 @@ from hapta.settings.tree import Settings
 __all__ = [
     "CONFIG_ENV",
     "RESOLVED_ENV",
+    "BlobsSettings",
     "BusSettings",
     "DataSettings",
     "DatabaseSettings",
+    "FilesSettings",
     "GatewaySettings",
     "IdentitySettings",
     "LogSettings",

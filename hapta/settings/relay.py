@@ -81,6 +81,12 @@ class RelaySettings:
     )
     elevenlabs_url: str = setting("https://api.elevenlabs.io", "Address of ElevenLabs.")
     revenuecat_url: str = setting("https://api.revenuecat.com", "Address of RevenueCat, which knows subscriptions.")
+    revenuecat_api_key: str = setting(
+        "",
+        "Key for RevenueCat where an app sends none of its own.",
+        env=("REVENUECAT_API_KEY",),
+        hidden="all",
+    )
     voice_requires_subscription: bool = setting(
         False, "Whether voice needs the entitlement `pro` at RevenueCat; a server of one's own usually asks for none."
     )
@@ -98,6 +104,12 @@ class RelaySettings:
     )
     debug_log_token: str = setting(
         "", "What apps must send to write into the log; empty: nothing.", env=("DEV_LOGGING_TOKEN",), hidden="all"
+    )
+    ci_metrics_key: str = setting(
+        "",
+        "What builds send in `X-CI-API-Key` with their sizes, which are not kept; empty: nobody may.",
+        env=("CI_METRICS_API_KEY",),
+        hidden="all",
     )
     client_shape: Literal["auto", "wrapped", "bare"] = setting(
         "auto",

@@ -142,6 +142,9 @@ class SyncSettings:
     max_pull_limit: int = setting(1000, "Logs in one page of a pull.", minimum=1, maximum=100_000)
     max_pull_bytes: int = setting(8 * 1024 * 1024, "Size of one page of a pull.", minimum=1024)
     max_wait_ms: int = setting(55_000, "Longest wait of a long poll, in milliseconds.", minimum=0, maximum=600_000)
+    max_blob_bytes: int = setting(
+        100 * 1024 * 1024, "Size of one encrypted blob.", minimum=1024, maximum=1024 * 1024 * 1024 * 1024
+    )
     quota_bytes_default: int = setting(
         0,
         "Bytes an account may keep unless `hapta user quota` says otherwise; `0` means no limit.",
@@ -177,6 +180,7 @@ class RateLimitSettings:
     )
     sync: str = setting("600/60:100", "Endpoints of sync, for each account.", form="rate")
     account: str = setting("300/60:60", "First-party account routes, for each account.", form="rate")
+    files: str = setting("1200/60:300", "Uploads and downloads of files, for each account.", form="rate")
     login: str = setting("10/60:10", "Sign-in by page or JSON, for each address.", form="rate")
     register: str = setting("5/60:5", "Sign-up, for each address.", form="rate")
     authorize: str = setting("30/60:30", "Authorization requests and pushed ones, for each address.", form="rate")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hapta.settings.blobs import BlobsSettings
+from hapta.settings.files import FilesSettings
 from hapta.settings.gateway import GatewaySettings
 from hapta.settings.identity import IdentitySettings, MailSettings, OtpSettings, UpstreamSettings, WebhookSettings
 from hapta.settings.oauth import OAuthSettings
@@ -33,6 +35,8 @@ class Settings:
     otp: OtpSettings = field(default_factory=OtpSettings)
     webhooks: WebhookSettings = field(default_factory=WebhookSettings)
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    blobs: BlobsSettings = field(default_factory=BlobsSettings)
+    files: FilesSettings = field(default_factory=FilesSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
     ratelimit: RateLimitSettings = field(default_factory=RateLimitSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -22,6 +22,7 @@ from hapta.gateway.auth.service import Auth
 from hapta.gateway.catalog.service import Catalog
 from hapta.gateway.limits.service import Limits
 from hapta.gateway.limits.specs import parse
+from hapta.gateway.metrics import GatewayMetrics
 from hapta.gateway.pocketbase.superuser import Superuser
 from hapta.gateway.rules.context import Ports
 from hapta.gateway.rules.engine import Rules
@@ -149,7 +150,7 @@ async def new_house(migrated_url: str, tmp_path: Path, pocketbase: PocketBaseHou
             changed=lambda *what: changed.append(what),
             report=report,
         )
-        routes = AuthRoutes(auth, sessions, catalog)
+        routes = AuthRoutes(auth, sessions, catalog, GatewayMetrics())
         edge = Edge(
             ServerSettings(),
             Known(),

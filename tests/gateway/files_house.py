@@ -14,6 +14,7 @@ from hapta.gateway.closed import is_superusers
 from hapta.gateway.errors import CollectionMissing, RuleDenied, TokenRefused
 from hapta.gateway.files.routes import FileRoutes
 from hapta.gateway.files.service import Files
+from hapta.gateway.metrics import GatewayMetrics
 from hapta.gateway.models import NOBODY, Collection, Operation, Visitor
 from hapta.gateway.upstream.client import PocketBase
 from hapta.http.application import Application
@@ -104,7 +105,7 @@ async def files_of(
     cache.resume()
     pb = PocketBase(pocketbase.url)
     files = Files(pb, new_limits(clock, limits or {}), owner, cache, tokens.unwrap, keep_bytes=keep_bytes)
-    routes = FileRoutes(files, collections, _nobody)
+    routes = FileRoutes(files, collections, _nobody, GatewayMetrics())
     default = LimitClass("default", Rate.parse("600/60"), "address")
     metrics = Metrics()
     edge = Edge(ServerSettings(), Known(), Limits(None, {"default": default}), Cors(["*"]), metrics, clock, None)

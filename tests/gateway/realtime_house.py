@@ -18,6 +18,7 @@ from hapta.cli.server_process import uvicorn_config
 from hapta.gateway.errors import CollectionMissing, TokenRefused
 from hapta.gateway.limits.service import Limits
 from hapta.gateway.limits.specs import parse
+from hapta.gateway.metrics import GatewayMetrics
 from hapta.gateway.models import NOBODY, Answer, Client, Collection, Operation, Visitor
 from hapta.gateway.oauth2.routes import TEMPLATES, OAuth2Routes
 from hapta.gateway.oauth2.service import OAuth2Redirects
@@ -99,11 +100,13 @@ class Sessions:
         for listener in self._listeners:
             listener([session_id])
 
-    def visitor_now(self, authorization: bytes | None) -> Visitor | None:
-        return self.live.get(authorization.decode()) if authorization else NOBODY
-
-    async def visitor(self, authorization: bytes | None) -> Visitor:
-        raise TokenRefused
+    async def visitor(self, authorization: bytes | None, client: Client | None = None) -> Visitor:
+        if not authorization:
+            return NOBODY
+        known = self.live.get(authorization.decode())
+        if known is None:
+            raise TokenRefused
+        return known
 
     async def of_session(self, collection_id: str, record_id: str, session_id: str) -> Visitor:
         if session_id not in self.live:
@@ -252,7 +255,7 @@ class RealtimeHouse:
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         pages = Pages("Hapta", False, [TEMPLATES])
         return [
-            *RealtimeRoutes(self.realtime, self.sessions, self.limits).endpoints(prefix),
+            *RealtimeRoutes(self.realtime, self.sessions, self.limits, GatewayMetrics()).endpoints(prefix),
             *OAuth2Routes(self.redirects, pages, self.limits).endpoints(prefix),
         ]
 

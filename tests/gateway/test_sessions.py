@@ -9,8 +9,9 @@ import pytest
 from hapta.gateway.errors import TokenRefused
 from hapta.gateway.models import NOBODY
 from hapta.gateway.sessions import rolls
-from hapta.gateway.sessions.models import SessionRow
+from hapta.gateway.sessions.models import Presented, SessionRow
 from hapta.gateway.sessions.tokens import GatewayTokens
+from hapta.kit.keyring import Keyring
 from hapta.kit.tokens import Hs256Key, sign
 from hapta.settings.gateway import GatewaySettings
 from hapta.testing.clock import FakeClock
@@ -28,6 +29,15 @@ from tests.gateway.sessions_house import (
 )
 
 __all__ = ["clock", "new_sessions", "worker"]
+
+GIVEN_OUT = (
+    "eyJhbGciOiJIUzI1NiIsImtpZCI6Ild3ZElFNDkzM1FaNyIsInR5cCI6IkpXVCJ9.eyJpZCI6ImFsaWNlIiwiY29sbGVjdGlvbklkIjoicGJjX3VzZXJz"
+    "IiwidHlwZSI6ImF1dGgiLCJyZWZyZXNoYWJsZSI6dHJ1ZSwiaWF0IjoxNzAwMDAwMDAwLCJleHAiOjQwMDAwMDAwMDAsImlzcyI6ImhhcHRhIiwic3Vi"
+    "IjoicGJjX3VzZXJzL2FsaWNlIiwic2lkIjoiczEiLCJnZW4iOjMsImp0aSI6InQxIn0.Z03FstecPnCbG3tOZDQnqZsukbFXkJqf9gsWj4NVF_g"
+)
+"""A token as the release before `Keyring` made it."""
+SEALED = "d6caf3df9287962df6abce4067f876dc84925a842e0c524ca69a6adcd01b10c38f3844fa"
+"""And what it kept of PocketBase's token `kept`."""
 
 
 async def test_a_token_looks_like_pocketbases_and_gives_nothing_of_it_away(worker: SessionsWorker) -> None:
@@ -139,12 +149,23 @@ async def test_a_signed_token_that_was_never_given_out_counts_for_nothing_and_en
 
 async def test_a_former_secret_still_opens_what_it_sealed(worker: SessionsWorker, clock: FakeClock) -> None:
     old = GatewayTokens("the secret of last year, which was long enough", clock)
-    ring = GatewayTokens(SECRET, clock, ["the secret of last year, which was long enough"])
+    ring = GatewayTokens(Keyring(SECRET, "the secret of last year, which was long enough"), clock)
     assert ring.open("s", old.seal("s", "token")) == "token"
     assert ring.is_ours(b"Bearer x") is False
     started = await worker.login()
     assert ring.read(started.token).session_id == started.visitor.session_id
     assert ring.is_ours(started.token.encode())
+
+
+async def test_what_earlier_releases_gave_out_still_counts(clock: FakeClock) -> None:
+    """The keys are the same for the same secret, release after release: a new one signs nobody out."""
+    tokens = GatewayTokens("the first secret of a server that runs, long enough", clock)
+    for ring in (tokens, GatewayTokens(Keyring(SECRET, "the first secret of a server that runs, long enough"), clock)):
+        presented = ring.read(GIVEN_OUT)
+        assert presented == Presented("pbc_users", "alice", "s1", 3, "t1", 4_000_000_000.0)
+        assert ring.is_ours(GIVEN_OUT.encode())
+        assert ring.open("s1", bytes.fromhex(SEALED)) == "kept"
+    assert tokens.seal("s1", "kept")[:4] == bytes.fromhex(SEALED)[:4]
 
 
 # --- rolling ---

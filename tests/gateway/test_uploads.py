@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hapta.gateway.uploads.kinds import TEXT, UNKNOWN, certainly_not, kind_of, listed
-from hapta.gateway.uploads.names import MAX_NAME_BYTES, sanitised
+from hapta.blobs.kinds import TEXT, UNKNOWN, certainly_not, kind_of, listed
+from hapta.blobs.names import MAX_NAME_BYTES, sanitised
 from tests.gateway.bodies_house import MULTIPART, PNG, multipart
 from tests.gateway.pocketbase_house import PocketBaseHouse
 

@@ -1,6 +1,13 @@
 -- The relay: encrypted agent sessions. Everything belongs to one account, whose id leads each key; what clients encrypt is kept as it
 -- came. `changed_seq` is the account's number of the row's last change that clients were told of.
 
+CREATE TABLE res_roots (                     -- as auth_roots, for what is stored beside people's data: keys that outlive the secret
+    purpose text NOT NULL PRIMARY KEY,
+    sealed bytea NOT NULL,
+    made_at bigint NOT NULL,
+    sealed_at bigint NOT NULL
+) /*sqlite: WITHOUT ROWID*/;
+
 CREATE TABLE res_relay_heads (
     account_id text NOT NULL PRIMARY KEY,
     seq bigint NOT NULL,                     -- of the account's last update
@@ -51,6 +58,7 @@ CREATE TABLE res_relay_sessions (
     archive_reason text,
     archive_error text,
     changed_seq bigint NOT NULL,
+    created_seq bigint NOT NULL,             -- of the update that told its creation
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     PRIMARY KEY (account_id, id)
@@ -59,7 +67,10 @@ CREATE TABLE res_relay_sessions (
 CREATE UNIQUE INDEX res_relay_sessions_by_tag ON res_relay_sessions (account_id, tag);
 CREATE INDEX res_relay_sessions_by_update ON res_relay_sessions (account_id, updated_at);
 CREATE INDEX res_relay_sessions_by_change ON res_relay_sessions (account_id, changed_seq);
+CREATE INDEX res_relay_sessions_by_id ON res_relay_sessions (id);  -- for messages of many accounts that are stored together
 CREATE INDEX res_relay_sessions_active ON res_relay_sessions (last_active_at) WHERE active = 1;
+CREATE INDEX res_relay_sessions_active_of ON res_relay_sessions (account_id, last_active_at) WHERE active = 1;
+CREATE INDEX res_relay_sessions_empty ON res_relay_sessions (updated_at) WHERE active = 0 AND seq = 0;
 
 CREATE TABLE res_relay_messages (
     account_id text NOT NULL,
@@ -76,6 +87,12 @@ CREATE TABLE res_relay_messages (
 CREATE UNIQUE INDEX res_relay_messages_by_local_id ON res_relay_messages (account_id, session_id, local_id)
     WHERE local_id IS NOT NULL;
 
+CREATE TABLE res_relay_removed_sessions (    -- deleted ones with more messages than one transaction removes
+    account_id text NOT NULL,
+    session_id text NOT NULL,
+    PRIMARY KEY (account_id, session_id)
+) /*sqlite: WITHOUT ROWID*/;
+
 CREATE TABLE res_relay_machines (
     account_id text NOT NULL,
     id text NOT NULL,                        -- chosen by the machine; another account may have the same
@@ -88,6 +105,7 @@ CREATE TABLE res_relay_machines (
     active bigint NOT NULL,
     last_active_at bigint NOT NULL,
     changed_seq bigint NOT NULL,
+    created_seq bigint NOT NULL,             -- of the update that told its creation
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     PRIMARY KEY (account_id, id)
@@ -100,7 +118,6 @@ CREATE TABLE res_relay_presence (            -- machines that are connected, by 
     account_id text NOT NULL,
     machine_id text NOT NULL,
     worker_id text NOT NULL,
-    connections bigint NOT NULL,
     seen_at bigint NOT NULL,
     PRIMARY KEY (account_id, machine_id, worker_id)
 ) /*sqlite: WITHOUT ROWID*/;
@@ -118,6 +135,7 @@ CREATE TABLE res_relay_artifacts (
     data_encryption_key bytea NOT NULL,
     seq bigint NOT NULL,
     changed_seq bigint NOT NULL,
+    created_seq bigint NOT NULL,             -- of the update that told its creation
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     PRIMARY KEY (account_id, id)
@@ -151,7 +169,7 @@ CREATE TABLE res_relay_usage (
     PRIMARY KEY (account_id, session_id, key)
 ) /*sqlite: WITHOUT ROWID*/;
 
-CREATE INDEX res_relay_usage_by_time ON res_relay_usage (account_id, created_at);
+CREATE INDEX res_relay_usage_by_time ON res_relay_usage (account_id, created_at, session_id, key);
 
 CREATE TABLE res_relay_usage_limits (
     account_id text NOT NULL PRIMARY KEY,
@@ -166,7 +184,7 @@ CREATE TABLE res_relay_accounts (            -- what an account shows of itself,
     first_name text,
     last_name text,
     username text,
-    username_key text,                       -- in lower case
+    username_key text /*postgres: COLLATE "C"*/, -- in lower case; compared by code point, so that prefixes are ranges
     bio text,
     show_online_status bigint NOT NULL,
     profile_visibility text NOT NULL,        -- public | friends-only
@@ -225,7 +243,7 @@ CREATE UNIQUE INDEX res_relay_feed_by_repeat_key ON res_relay_feed (account_id, 
 
 CREATE TABLE res_relay_kv (
     account_id text NOT NULL,
-    key text NOT NULL,
+    key text /*postgres: COLLATE "C"*/ NOT NULL,
     value bytea,                             -- NULL: deleted; the version stays
     version bigint NOT NULL,
     created_at bigint NOT NULL,
@@ -296,4 +314,4 @@ CREATE TABLE res_relay_invitations (
 CREATE UNIQUE INDEX res_relay_invitations_by_token ON res_relay_invitations (token_hash);
 CREATE UNIQUE INDEX res_relay_invitations_pending ON res_relay_invitations (account_id, session_id, email)
     WHERE status = 'pending';
-CREATE INDEX res_relay_invitations_by_expiry ON res_relay_invitations (expires_at) WHERE status = 'pending';
+CREATE INDEX res_relay_invitations_by_expiry ON res_relay_invitations (status, expires_at);

@@ -27,7 +27,7 @@ from hapta.gateway.admin.schemas import (
 )
 from hapta.gateway.closed import plain_segment
 from hapta.gateway.errors import CollectionMissing, RecordMissing
-from hapta.gateway.limits.service import Drawn, Limits, limits_shown
+from hapta.gateway.limits.service import Limits, limits_shown
 from hapta.gateway.models import NOBODY, Collection, Headers, Visitor
 from hapta.gateway.sessions.models import SessionInfo
 from hapta.http.api import Endpoint, Reply, Request, Table
@@ -234,8 +234,7 @@ class AdminRoutes:
         Raises:
             LimitReached, OperatorRefused
         """
-        drawn = self._limits.draw("admin", None, NOBODY, request.client_address)
-        told = (drawn if isinstance(drawn, Drawn) else await drawn).headers
+        told = await self._limits.drawn("admin", None, NOBODY, request.client_address)
         given = request.header_values(HEADER)
         # Hashed, so that the time tells nothing of its length either.
         candidate = sha256((given[0] if len(given) == 1 else "").encode("latin-1")).digest()

@@ -10,10 +10,11 @@ from hapta.gateway.bodies.envelopes import CONFIRM, EMAIL, NEW_EMAIL, OAUTH2, OT
 from hapta.gateway.catalog.service import Catalog
 from hapta.gateway.closed import needed
 from hapta.gateway.errors import SessionMissing, TokenRefused
-from hapta.gateway.models import Client, Outcome, Visitor
+from hapta.gateway.metrics import GatewayMetrics
+from hapta.gateway.models import Client, LimitName, Outcome, Visitor
 from hapta.gateway.queries import parsed
 from hapta.gateway.sessions.service import Sessions
-from hapta.gateway.table import AWAY, WRITE_ERRORS, visitors
+from hapta.gateway.table import AWAY, WRITE_ERRORS, client_of, visitors
 from hapta.http.api import BodyStream, Content, Endpoint, Handler, Reply, Request, Table
 from hapta.http.errors import ENVELOPE
 from hapta.kit.access import VISITOR
@@ -45,10 +46,11 @@ _EMPTY = Envelope({})
 class AuthRoutes:
     """Handlers of signing in."""
 
-    def __init__(self, auth: Auth, sessions: Sessions, catalog: Catalog) -> None:
+    def __init__(self, auth: Auth, sessions: Sessions, catalog: Catalog, metrics: GatewayMetrics) -> None:
         self._auth = auth
         self._sessions = sessions
         self._catalog = catalog
+        self._metrics = metrics
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix; one's own sessions are in the one without."""
@@ -129,7 +131,7 @@ class AuthRoutes:
     def _signing_in(self, method: Method, envelope: Envelope) -> Handler:
         async def sign_in(request: Request, collection: str, body: BodyStream) -> Reply:
             call = await self._call(request, collection, body, envelope, self._lenient)
-            return _reply(await self._auth.sign_in(method, call))
+            return await self._answered("auth", call, self._auth.sign_in(method, call))
 
         return sign_in
 
@@ -138,19 +140,21 @@ class AuthRoutes:
         who = self._strict if name == "request-email-change" else self._lenient
 
         async def mail(request: Request, collection: str, body: BodyStream) -> Reply:
-            return _reply(await self._auth.mail(name, await self._call(request, collection, body, envelope, who)))
+            call = await self._call(request, collection, body, envelope, who)
+            return await self._answered("mail", call, self._auth.mail(name, call))
 
         return mail
 
     def _confirming(self, name: Confirm) -> Handler:
         async def confirm(request: Request, collection: str, body: BodyStream) -> Reply:
             call = await self._call(request, collection, body, CONFIRM, self._lenient)
-            return _reply(await self._auth.confirm(name, call))
+            return await self._answered("auth", call, self._auth.confirm(name, call))
 
         return confirm
 
     async def refresh(self, request: Request, collection: str, body: BodyStream) -> Reply:
-        return _reply(await self._auth.refresh(await self._call(request, collection, body, _EMPTY, self._strict)))
+        call = await self._call(request, collection, body, _EMPTY, self._strict)
+        return await self._answered("authRefresh", call, self._auth.refresh(call))
 
     async def methods(self, request: Request, collection: str) -> Reply:
         return _reply(await self._auth.methods(await self._call(request, collection, None, _EMPTY, self._lenient)))
@@ -158,7 +162,12 @@ class AuthRoutes:
     async def file_token(self, request: Request) -> Reply:
         client = client_of(request)
         visitor = await self._strict(request, client)
-        return _reply(await self._auth.file_token(visitor, client, parsed(request.query_string)))
+        work = self._auth.file_token(visitor, client, parsed(request.query_string))
+        return _reply(await self._metrics.counted("fileToken", "", work))
+
+    async def _answered(self, name: LimitName, call: Call, work: Awaitable[Outcome]) -> Reply:
+        """The outcome as a reply, and counted."""
+        return _reply(await self._metrics.counted(name, call.collection.name, work))
 
     async def _call(
         self,
@@ -214,11 +223,6 @@ class AuthRoutes:
     async def logout_all(self, request: Request) -> Reply:
         client = client_of(request)
         return Reply(200, Ended(ended=await self._auth.end_all(await self._strict(request, client), client)), NO_STORE)
-
-
-def client_of(request: Request) -> Client:
-    """Who sends a request, as far as PocketBase and rules may know."""
-    return Client(request.client_address, request.request_id, raw=request.header_pairs)
 
 
 def _reply(outcome: Outcome) -> Reply:

@@ -17,7 +17,7 @@ import structlog
 from hapta.gateway.auth.accounts.service import Accounts
 from hapta.gateway.errors import TokenRefused, UpstreamBroken
 from hapta.gateway.fields import pick
-from hapta.gateway.limits.service import Drawn, Limits, account_key
+from hapta.gateway.limits.service import Limits, account_key
 from hapta.gateway.models import Answer, Client, Collection, Headers, LimitName, Operation, Outcome, Visitor
 from hapta.gateway.rules.engine import Rules
 from hapta.gateway.sessions.models import SessionInfo
@@ -186,7 +186,7 @@ class Auth:
         told = await self._draw("default", call)
         path = f"/api/collections/{quote_segment(call.collection.id)}/auth-methods"
         query = f"?{urlencode(call.query)}" if call.query else ""
-        answer = await self._pb.send("GET", path + query, headers=_forwarded(call.client), address=call.client.address)
+        answer = await self._pb.send("GET", path + query, headers=call.client.forwarded, address=call.client.address)
         return _passed(answer, told)
 
     async def mail(self, name: Mail, call: Call) -> Outcome:
@@ -217,13 +217,12 @@ class Auth:
         Raises:
             LimitReached, UpstreamAway, UpstreamBroken, UpstreamSlow
         """
-        drawn = self._limits.draw("fileToken", None, visitor, client.address)
-        told = (drawn if isinstance(drawn, Drawn) else await drawn).headers
+        told = await self._limits.drawn("fileToken", None, visitor, client.address)
         answer = await self._pb.send(
             "POST",
             "/api/files/token",
             token=visitor.upstream_token,
-            headers=_forwarded(client),
+            headers=client.forwarded,
             address=client.address,
         )
         if answer.status != 200 or visitor.is_guest:
@@ -277,9 +276,7 @@ class Auth:
         return count
 
     async def _own(self, visitor: Visitor, client: Client) -> None:
-        drawn = self._limits.draw("default", None, visitor, client.address)
-        if not isinstance(drawn, Drawn):
-            await drawn
+        await self._limits.drawn("default", None, visitor, client.address)
         if visitor.is_guest:
             raise TokenRefused
 
@@ -287,8 +284,7 @@ class Auth:
 
     async def _draw(self, name: LimitName, call: Call, written: str = "") -> Headers:
         identity = account_key(call.collection, written) if written else ""
-        drawn = self._limits.draw(name, call.collection, call.visitor, call.client.address, identity=identity)
-        return (drawn if isinstance(drawn, Drawn) else await drawn).headers
+        return await self._limits.drawn(name, call.collection, call.visitor, call.client.address, identity=identity)
 
     async def _judged(self, call: Call) -> Operation:
         """The call as an operation that the owner's schemas and rules have let pass."""
@@ -334,7 +330,7 @@ class Auth:
             "POST",
             f"{path}?{query}" if query else path,
             token=operation.visitor.upstream_token,
-            headers=_forwarded(operation.client),
+            headers=operation.client.forwarded,
             body=msgspec.json.encode(operation.data or {}),
             media_type=JSON,
             address=operation.client.address,
@@ -400,7 +396,3 @@ def _passed(answer: Answer, told: Headers, call: Call | None = None) -> Outcome:
 
 def _kept(headers: Headers) -> Headers:
     return tuple([header for header in headers if header[0] not in _DROPPED])
-
-
-def _forwarded(client: Client) -> Headers:
-    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in client.headers.items()])

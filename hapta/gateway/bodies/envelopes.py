@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, Literal, Protocol, cast
 
-from hapta.gateway.bodies import forms, headers, json
-from hapta.gateway.bodies.multipart import MultipartReader, Part
+from hapta.gateway.bodies import forms, json
 from hapta.gateway.errors import BadBody, BadMedia
+from hapta.http.media import Media, boundary_of, parse_header
+from hapta.http.multipart import MultipartReader, Part
 from hapta.http.requests import body_too_large
 
 Json = Any
@@ -180,10 +181,10 @@ async def read_envelope(
     if length is not None and length.isdigit() and int(length[:20]) > max_bytes:
         raise body_too_large(max_bytes)
     raw_type = request.raw_header(b"content-type")
-    media = headers.parse(raw_type) if raw_type else headers.Media("", {})
+    media = parse_header(raw_type) if raw_type else Media("", {})
     parameters = forms.parse(query) if query else []
     if media.essence == "multipart/form-data":
-        pairs = await _read_pairs(chunks, MultipartReader(headers.boundary_of(media)), max_bytes)
+        pairs = await _read_pairs(chunks, MultipartReader(boundary_of(media)), max_bytes)
         return envelope.of_form(pairs, parameters)
     raw = await read_text(chunks, media.essence, max_bytes)
     if media.essence == "application/x-www-form-urlencoded" and raw:

@@ -14,14 +14,15 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import aclosing, suppress
 from typing import Any, Protocol, TypeVar, cast
 
-from hapta.gateway.bodies import forms, headers, json
+from hapta.gateway.bodies import forms, json
 from hapta.gateway.bodies.envelopes import BATCH, read_text
 from hapta.gateway.bodies.forms import PAYLOAD
-from hapta.gateway.bodies.multipart import MultipartReader, Part
 from hapta.gateway.errors import BadBody
 from hapta.gateway.models import Collection, Field
 from hapta.gateway.uploads.checks import FileCheck, FileRules, UploadedFile, max_field_bytes, new_file
 from hapta.gateway.uploads.sources import FileSource
+from hapta.http.media import Media, boundary_of, parse_header
+from hapta.http.multipart import MultipartReader, Part
 from hapta.http.requests import body_too_large
 
 T = TypeVar("T")
@@ -357,9 +358,9 @@ async def read_batch_body(
 async def _read(request: Head, chunks: AsyncIterable[bytes], parts: _Parts) -> Incoming:
     incoming = Incoming()
     raw_type = request.raw_header(b"content-type")
-    media = headers.parse(raw_type) if raw_type else headers.Media("", {})
+    media = parse_header(raw_type) if raw_type else Media("", {})
     if media.essence == "multipart/form-data":
-        await incoming._read_multipart(chunks, headers.boundary_of(media), parts)  # pyright: ignore[reportPrivateUsage]
+        await incoming._read_multipart(chunks, boundary_of(media), parts)  # pyright: ignore[reportPrivateUsage]
         return incoming
     raw = await read_text(chunks, media.essence, parts.max_text_bytes)
     if media.essence == "application/x-www-form-urlencoded":

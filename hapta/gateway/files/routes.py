@@ -8,9 +8,10 @@ from typing import Protocol
 from hapta.gateway.closed import needed, plain_segment
 from hapta.gateway.errors import RecordMissing
 from hapta.gateway.files.service import Files, FileWanted, OpenFile, wants_download
-from hapta.gateway.models import Client, Collection, Visitor
+from hapta.gateway.metrics import GatewayMetrics
+from hapta.gateway.models import Collection, Visitor
 from hapta.gateway.queries import parsed
-from hapta.gateway.table import visitors
+from hapta.gateway.table import client_of, visitors
 from hapta.http.api import Content, Endpoint, Reply, Request
 from hapta.kit.errors import BadGateway, Forbidden, GatewayTimeout, Invalid, NotFound, TooMany, Unavailable
 
@@ -36,10 +37,11 @@ class Resolver(Protocol):
 class FileRoutes:
     """Handlers of files."""
 
-    def __init__(self, files: Files, catalog: Resolver, recognise: Recognise) -> None:
+    def __init__(self, files: Files, catalog: Resolver, recognise: Recognise, metrics: GatewayMetrics) -> None:
         self._files = files
         self._catalog = catalog
         self._recognise = recognise
+        self._metrics = metrics
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix."""
@@ -70,8 +72,8 @@ class FileRoutes:
             request.method == "HEAD",
         )
         visitor = await self._recognise(request.raw_header(b"authorization"))
-        client = Client(request.client_address, request.request_id, raw=request.header_pairs)
-        return reply(await self._files.open(wanted, visitor, client), head=wanted.head)
+        work = self._files.open(wanted, visitor, client_of(request))
+        return reply(await self._metrics.counted("file", wanted.collection.name, work), head=wanted.head)
 
 
 def reply(file: OpenFile, *, head: bool) -> Reply:

@@ -20,7 +20,7 @@ import msgspec
 from hapta.gateway.cache.models import Loaded
 from hapta.gateway.cache.service import Cache
 from hapta.gateway.errors import TokenRefused, UpstreamBroken
-from hapta.gateway.limits.service import Drawn, Limits
+from hapta.gateway.limits.service import Limits
 from hapta.gateway.models import NOBODY, Client, Collection, Headers, Operation, Visitor
 from hapta.gateway.upstream.client import PocketBase, Streamed
 from hapta.gateway.upstream.paths import quote_segment
@@ -177,8 +177,7 @@ class Files:
                 visitor, upstream_token = await self._unwrap(wanted.token)
             except TokenRefused:
                 visitor = NOBODY  # as PocketBase has it: who shows a bad one, gets what anybody gets
-        drawn = self._limits.draw("file", collection, visitor, client.address)
-        told = (drawn if isinstance(drawn, Drawn) else await drawn).headers
+        told = await self._limits.drawn("file", collection, visitor, client.address)
         rules, files = self._rules, (("", wanted.name, ""),)
         asked = Operation("file", collection, visitor, client, wanted.record_id, wanted.query, filenames=files)
         judged = rules.has("after", "file", collection)

@@ -278,6 +278,13 @@ class Limits:
                 return self._waited(draw, plan, collection)
         return FREE if told is None else Drawn(told[0].told(told[3]))
 
+    async def drawn(
+        self, name: LimitName, collection: Collection | None, visitor: Visitor, address: str, *, identity: str = ""
+    ) -> Headers:
+        """As `draw`, for callers that can wait: the headers that tell of the limit."""
+        drawn = self.draw(name, collection, visitor, address, identity=identity)
+        return (drawn if isinstance(drawn, Drawn) else await drawn).headers
+
     async def draw_all(self, wanted: Iterable[Wanted], visitor: Visitor, address: str, *, identity: str = "") -> Drawn:
         """Counts several calls that are made as one, as a batch: all of them are drawn, or none is.
 

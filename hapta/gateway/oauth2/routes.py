@@ -6,11 +6,8 @@ prefix and behind a proxy.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Protocol
-
-from hapta.gateway.limits.service import Drawn
-from hapta.gateway.models import NOBODY, Collection, LimitName, Visitor
+from hapta.gateway.limits.service import Limits
+from hapta.gateway.models import NOBODY
 from hapta.gateway.oauth2.service import Arrived, OAuth2Redirects
 from hapta.http.api import Content, Endpoint, Form, Reply, Request, Table
 from hapta.http.pages import HTML, Pages
@@ -22,12 +19,6 @@ TEMPLATES = ("hapta.gateway", "oauth2/templates")
 MAX_FORM_BYTES = 64 * 1024
 CLOSE = "window.close();"
 """Works where the page is a window that a script has opened, as the SDK does."""
-
-
-class Limits(Protocol):
-    def draw(
-        self, name: LimitName, collection: Collection | None, visitor: Visitor, address: str
-    ) -> Drawn | Awaitable[Drawn]: ...
 
 
 class OAuth2Routes:
@@ -83,9 +74,7 @@ class OAuth2Routes:
         return self._pages.reply("oauth2_redirect.html", script=CLOSE, went_well=False)
 
     async def _arrive(self, form: Form, request: Request, status: int) -> Reply:
-        drawn = self._limits.draw("auth", None, NOBODY, request.client_address)
-        if not isinstance(drawn, Drawn):
-            await drawn
+        await self._limits.drawn("auth", None, NOBODY, request.client_address)
         arrived = Arrived(*[form.one(name) or "" for name in Arrived._fields])
         try:  # whoever looks with HEAD uses nothing up
             went_well = request.method != "HEAD" and await self._redirects.arrive(arrived, request.client_address)

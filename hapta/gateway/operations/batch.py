@@ -29,9 +29,9 @@ from hapta.gateway.errors import (
     UpstreamBroken,
 )
 from hapta.gateway.limits.service import Limits, Wanted
-from hapta.gateway.models import Action, Answer, Client, Headers, LimitName, Operation, Outcome, Visitor
+from hapta.gateway.models import Action, Answer, Client, Headers, Operation, Outcome, Visitor
 from hapta.gateway.operations.locks import RecordLocks
-from hapta.gateway.operations.service import Records, costs_a_hash, forwarded, uploader
+from hapta.gateway.operations.service import Records, costs_a_hash, uploader
 from hapta.gateway.queries import canonical, parsed
 from hapta.gateway.uploads.checks import check_field
 from hapta.gateway.upstream.client import PocketBase
@@ -60,10 +60,6 @@ class Inner:
     upsert: bool = False
     whole: bool = False
     """Rules look at the answer, so it must have all fields."""
-
-    @property
-    def limit(self) -> LimitName:
-        return cast(LimitName, self.operation.action)
 
 
 class Batch:
@@ -112,7 +108,7 @@ class Batch:
                 for number, request in enumerate(_requests(incoming.data)):
                     with _refused(number):
                         inner.append(self._inner(request, visitor, client))
-                wanted = [Wanted(one.limit, one.operation.collection) for one in inner]
+                wanted = [Wanted(one.operation.action, one.operation.collection) for one in inner]
                 await self._limits.draw_all(wanted, visitor, client.address)
                 deleted = False
                 for number, one in enumerate(inner):
@@ -136,7 +132,7 @@ class Batch:
                     "POST",
                     "/api/batch",
                     token=visitor.upstream_token,
-                    headers=forwarded(client),
+                    headers=client.forwarded,
                     body=body,
                     media_type=media_type,
                     address=client.address,
@@ -238,7 +234,7 @@ class Batch:
             "GET",
             f"/api/collections/{collection}/records/{record}?fields=id",
             token=operation.visitor.upstream_token,
-            headers=forwarded(operation.client),
+            headers=operation.client.forwarded,
             address=operation.client.address,
         )
         return answer.status == 200

@@ -10,13 +10,12 @@ from hapta.gateway.catalog.service import Catalog
 from hapta.gateway.closed import needed, plain_segment
 from hapta.gateway.errors import CollectionMissing, RecordMissing
 from hapta.gateway.metrics import GatewayMetrics
-from hapta.gateway.models import Action, Client, Operation, Outcome
+from hapta.gateway.models import Action, Operation, Outcome
 from hapta.gateway.operations.batch import Batch
-from hapta.gateway.operations.counted import counted
 from hapta.gateway.operations.service import Given, Records
 from hapta.gateway.queries import parsed
 from hapta.gateway.sessions.service import Sessions
-from hapta.gateway.table import READ_ERRORS, WRITE_ERRORS, visitors
+from hapta.gateway.table import READ_ERRORS, WRITE_ERRORS, client_of, visitors
 from hapta.gateway.uploads.checks import FileRules
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request
 from hapta.http.compress import takes_gzip
@@ -92,16 +91,19 @@ class RecordRoutes:
         return await self._answered(operation, self._records.write(operation, None))
 
     async def batch(self, request: Request, body: BodyStream) -> Reply:
-        authorization = request.raw_header(b"authorization")
-        visitor = self._sessions.visitor_now(authorization) or await self._sessions.visitor(authorization)
         client = client_of(request)
-        drawn = await self._batch.draw(visitor, client)
-        incoming = await read_batch_body(request, body, self._files)
-        return reply(await self._batch.run(visitor, client, incoming, drawn))
+        visitor = await self._sessions.visitor(request.raw_header(b"authorization"), client)
+
+        async def run() -> Outcome:
+            drawn = await self._batch.draw(visitor, client)
+            incoming = await read_batch_body(request, body, self._files)
+            return await self._batch.run(visitor, client, incoming, drawn)
+
+        return reply(await self._metrics.counted("batch", "", run()))
 
     async def _answered(self, operation: Operation, work: Awaitable[Outcome]) -> Reply:
         """The outcome as a reply, and counted."""
-        return reply(await counted(self._metrics, operation, work))
+        return reply(await self._metrics.counted(operation.action, operation.collection.name, work))
 
     async def _written(self, operation: Operation, request: Request, body: BodyStream) -> Reply:
         async def write() -> Outcome:
@@ -114,7 +116,7 @@ class RecordRoutes:
 
     async def _operation(self, action: Action, request: Request, collection: str, record: str = "") -> Operation:
         authorization, client = request.raw_header(b"authorization"), client_of(request)
-        visitor = self._sessions.visitor_now(authorization)
+        visitor = self._sessions.visitor_now(authorization)  # a coroutine less for each hit of the cache
         if visitor is None:
             visitor = await self._sessions.visitor(authorization, client)
         raw_query = request.query_string
@@ -129,11 +131,6 @@ class RecordRoutes:
             parsed(raw_query) if raw_query else {},
             raw_query=raw_query,
         )
-
-
-def client_of(request: Request) -> Client:
-    """Who sends a request, as far as PocketBase and rules may know."""
-    return Client(request.client_address, request.request_id, raw=request.header_pairs)
 
 
 def _given(request: Request) -> Given:

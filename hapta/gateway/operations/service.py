@@ -20,7 +20,7 @@ from hapta.gateway.cache.service import Cache
 from hapta.gateway.errors import UpstreamBroken
 from hapta.gateway.fields import pick
 from hapta.gateway.limits.service import Drawn, Limits
-from hapta.gateway.models import Answer, Client, Headers, LimitName, Operation, Outcome, Visitor
+from hapta.gateway.models import Answer, Client, Headers, Operation, Outcome, Visitor
 from hapta.gateway.operations.locks import RecordLocks
 from hapta.gateway.queries import canonical
 from hapta.gateway.rules.engine import Rules
@@ -30,15 +30,6 @@ from hapta.gateway.upstream.paths import quote_segment
 from hapta.gateway.validation.service import Validation
 
 _METHODS = {"create": "POST", "update": "PATCH", "delete": "DELETE"}
-_LIMITS: dict[str, LimitName] = {
-    "list": "list",
-    "view": "view",
-    "create": "create",
-    "update": "update",
-    "delete": "delete",
-}
-
-
 _SHOWN: Headers = ((b"access-control-expose-headers", b"X-Hapta-Cache, Age"),)
 
 
@@ -88,9 +79,8 @@ class Records:
         Raises:
             LimitReached: it is one too many.
         """
-        name: LimitName = _LIMITS[operation.action]
-        drawn = self._limits.draw(name, operation.collection, operation.visitor, operation.client.address)
-        return drawn.headers if isinstance(drawn, Drawn) else (await drawn).headers
+        address = operation.client.address
+        return await self._limits.drawn(operation.action, operation.collection, operation.visitor, address)
 
     async def read(self, operation: Operation, given: Given = NOTHING_GIVEN) -> Outcome:
         """Answers a list or a view.
@@ -100,8 +90,8 @@ class Records:
             UpstreamAway, UpstreamBroken, UpstreamSlow: PocketBase did not answer.
         """
         rules, action, collection = self._rules, operation.action, operation.collection
-        # As `draw`, which would be a coroutine more for each hit.
-        drawn = self._limits.draw(_LIMITS[action], collection, operation.visitor, operation.client.address)
+        # As `Limits.drawn`, which would be a coroutine more for each hit.
+        drawn = self._limits.draw(action, collection, operation.visitor, operation.client.address)
         limits = (drawn if isinstance(drawn, Drawn) else await drawn).headers
         expand = operation.query.get("expand", "")
         has_before, has_after = (
@@ -224,7 +214,7 @@ class Records:
             _METHODS.get(operation.action, "GET"),
             target_of(operation, whole=self.is_reviewed(operation)),
             token=operation.visitor.upstream_token,
-            headers=forwarded(client),
+            headers=client.forwarded,
             body=body,
             media_type=media_type,
             address=client.address,
@@ -248,11 +238,6 @@ def target_of(operation: Operation, *, whole: bool = False) -> str:
     if operation.record_id and operation.action != "create":
         path += f"/{quote_segment(operation.record_id)}"
     return path + canonical(operation.raw_query, whole)
-
-
-def forwarded(client: Client) -> Headers:
-    """The client's headers that go on."""
-    return tuple([(name.encode("latin-1"), value.encode("latin-1")) for name, value in client.headers.items()])
 
 
 def uploader(visitor: Visitor, client: Client) -> str:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Protocol
 
 from hapta.gateway.bodies.envelopes import REALTIME, read_envelope
-from hapta.gateway.limits.service import Drawn
-from hapta.gateway.models import NOBODY, Client, Collection, Headers, LimitName, Visitor
+from hapta.gateway.limits.service import Limits
+from hapta.gateway.metrics import GatewayMetrics
+from hapta.gateway.models import NOBODY, Client, Headers, Visitor
 from hapta.gateway.realtime.service import Realtime
-from hapta.gateway.table import visitors
+from hapta.gateway.table import WRITE_ERRORS, client_of, visitors
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request
-from hapta.kit.errors import (
-    BadGateway,
-    Forbidden,
-    GatewayTimeout,
-    Invalid,
-    NotFound,
-    TooLarge,
-    TooMany,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMedia,
-)
+from hapta.kit.errors import TooMany
 
 EVENT_STREAM = "text/event-stream"
 STREAM_HEADERS: Headers = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
@@ -32,23 +21,17 @@ STREAM_HEADERS: Headers = ((b"cache-control", b"no-store"), (b"x-accel-buffering
 class Visitors(Protocol):
     """Who asks, by the token of the request."""
 
-    def visitor_now(self, authorization: bytes | None) -> Visitor | None: ...
-    async def visitor(self, authorization: bytes | None) -> Visitor: ...
-
-
-class Limits(Protocol):
-    def draw(
-        self, name: LimitName, collection: Collection | None, visitor: Visitor, address: str
-    ) -> Drawn | Awaitable[Drawn]: ...
+    async def visitor(self, authorization: bytes | None, client: Client | None = None) -> Visitor: ...
 
 
 class RealtimeRoutes:
     """Handlers of realtime."""
 
-    def __init__(self, realtime: Realtime, sessions: Visitors, limits: Limits) -> None:
+    def __init__(self, realtime: Realtime, sessions: Visitors, limits: Limits, metrics: GatewayMetrics) -> None:
         self._realtime = realtime
         self._sessions = sessions
         self._limits = limits
+        self._metrics = metrics
 
     def endpoints(self, prefix: str = "") -> list[Endpoint]:
         """The table below a path prefix."""
@@ -67,39 +50,23 @@ class RealtimeRoutes:
                 self.subscribe,
                 summary="Replace the topics of a stream",
                 answers={204: None},
-                errors=(
-                    Invalid,
-                    Unauthenticated,
-                    Forbidden,
-                    NotFound,
-                    TooLarge,
-                    UnsupportedMedia,
-                    TooMany,
-                    BadGateway,
-                    Unavailable,
-                    GatewayTimeout,
-                ),
+                errors=WRITE_ERRORS,
             ),
         ]
 
     async def connect(self, request: Request) -> Reply:
         """A stream does not know whose it is before its topics come: browsers cannot send a token with it."""
-        headers = await self._draw("connect", NOBODY, request)
-        stream = self._realtime.connect(request.client_address)
+        with self._metrics.call("connect"):
+            headers = await self._limits.drawn("connect", None, NOBODY, request.client_address)
+            stream = self._realtime.connect(request.client_address)
         return Reply(200, stream, (*STREAM_HEADERS, *headers), EVENT_STREAM)
 
     async def subscribe(self, request: Request, body: BodyStream) -> Reply:
-        authorization = request.raw_header(b"authorization")
-        visitor = self._sessions.visitor_now(authorization)
-        if visitor is None:
-            visitor = await self._sessions.visitor(authorization)
-        headers = await self._draw("subscribe", visitor, request)
-        given = await read_envelope(request, body, REALTIME, request.query_string)
-        client = Client(request.client_address, request.request_id, raw=request.header_pairs)
-        topics = given.get("subscriptions") or ()
-        await self._realtime.submit(given.get("clientId") or "", visitor, client, topics)
+        client = client_of(request)
+        visitor = await self._sessions.visitor(request.raw_header(b"authorization"), client)
+        with self._metrics.call("subscribe"):
+            headers = await self._limits.drawn("subscribe", None, visitor, client.address)
+            given = await read_envelope(request, body, REALTIME, request.query_string)
+            topics = given.get("subscriptions") or ()
+            await self._realtime.submit(given.get("clientId") or "", visitor, client, topics)
         return Reply(204, None, headers)
-
-    async def _draw(self, name: LimitName, visitor: Visitor, request: Request) -> Headers:
-        drawn = self._limits.draw(name, None, visitor, request.client_address)
-        return (drawn if isinstance(drawn, Drawn) else await drawn).headers

@@ -34,9 +34,7 @@ class SeenRecords:
             "GET",
             f"/api/collections/{quote_segment(collection.id)}/records/{quote_segment(record_id)}",
             token=visitor.upstream_token,
-            headers=tuple(
-                [(name.encode("latin-1"), value.encode("latin-1")) for name, value in client.headers.items()]
-            ),
+            headers=client.forwarded,
             address=client.address,
         )
         if answer.status in _HIDDEN:

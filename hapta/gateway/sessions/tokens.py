@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,37 +15,34 @@ import msgspec
 from hapta.gateway.errors import TokenRefused, UpstreamBroken
 from hapta.gateway.sessions.models import Presented, SessionRow
 from hapta.kit.clock import Clock
-from hapta.kit.seal import BadSeal, Sealer
-from hapta.kit.secrets import derive_key
-from hapta.kit.tokens import SKEW_SECONDS, BadToken, Hs256, Hs256Key, sign
+from hapta.kit.keyring import Keyring, Secret
+from hapta.kit.seal import KEY_ID_BYTES, BadSeal, Sealer
+from hapta.kit.tokens import SKEW_SECONDS, BadToken, Hs256, ring, secrets_of, sign
 
 ISSUER = "hapta"
 TYP = "JWT"
 FILE_TOKEN_SECONDS = 180
-
-
-def _key(secret: str) -> Hs256Key:
-    kid = urlsafe_b64encode(derive_key(secret, "gateway-token-kid", size_bytes=9)).decode("ascii")
-    return Hs256Key(kid, derive_key(secret, "gateway-token"))
+KID_BYTES = 9
 
 
 class GatewayTokens:
     """Makes and reads the gateway's tokens, and seals PocketBase's.
 
     Args:
-        secret: the configured secret; the keys are derived from it.
-        previous: secrets that were configured before and whose tokens still count.
+        secret: the ring of the configured secrets; the keys are derived from it, and tokens of all of them count.
     """
 
-    def __init__(self, secret: str, clock: Clock, previous: Sequence[str] = ()) -> None:
-        self._key = _key(secret)
-        ring = {key.kid: key.secret for key in (self._key, *map(_key, previous))}
-        self._auth = Hs256(ring, clock, typ=TYP, kind="auth")
-        self._file = Hs256(ring, clock, typ=TYP, kind="file")
+    def __init__(self, secret: Secret, clock: Clock) -> None:
+        keyring = Keyring.of(secret)
+        keys = ring(keyring, "gateway-token", "gateway-token-kid")
+        self._key = keys[0]
+        self._auth = Hs256(secrets_of(keys), clock, typ=TYP, kind="auth")
+        self._file = Hs256(secrets_of(keys), clock, typ=TYP, kind="file")
         self._clock = clock
-        seals = {_seal_id(each): derive_key(each, "gateway-seal") for each in (secret, *previous)}
-        self._sealer = Sealer(seals)
-        self._headers = tuple([f"{_key(each).header(TYP)}.".encode() for each in (secret, *previous)])
+        # Named by what the ids of the token keys leave over: rows of sessions hold these names.
+        names = [name[KID_BYTES:] for name in keyring.every("gateway-token-kid", size_bytes=KID_BYTES + KEY_ID_BYTES)]
+        self._sealer = Sealer(dict(zip(names, keyring.every("gateway-seal"), strict=True)))
+        self._headers = tuple([f"{key.header(TYP)}.".encode() for key in keys])
 
     def is_ours(self, token: bytes) -> bool:
         """Whether a token claims, by its first part, to be one of ours; proves nothing."""
@@ -177,10 +173,6 @@ def _decoded(text: object) -> bytes:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except Base64Error as error:
         raise ValueError("no base64url") from error
-
-
-def _seal_id(secret: str) -> bytes:
-    return derive_key(secret, "gateway-token-kid", size_bytes=13)[9:]
 
 
 def _context(kind: str, session_id: str) -> bytes:

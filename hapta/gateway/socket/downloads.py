@@ -105,7 +105,8 @@ class DownloadHandlers:
         try:
             visitor = await self._identities.who(connection)
             wanted = await self._wanted(connection, message, visitor)
-            file = await self._parts.files.open(wanted, visitor, connection.client)
+            opening = self._parts.files.open(wanted, visitor, connection.client)
+            file = await self._parts.metrics.counted("file", wanted.collection.name, opening)
             try:
                 if file.status in (200, 206):
                     await self._send(connection, message, downloads, wanted.name, file)

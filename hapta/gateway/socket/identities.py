@@ -15,7 +15,6 @@ from hapta.gateway.auth.service import Call
 from hapta.gateway.bodies.incoming import Incoming
 from hapta.gateway.closed import plain_segment
 from hapta.gateway.errors import CollectionMissing, TokenRefused
-from hapta.gateway.limits.service import Drawn
 from hapta.gateway.models import NOBODY, LimitName, Outcome, Visitor
 from hapta.gateway.rules.codes import ErrorCodes
 from hapta.gateway.sessions.tokens import upstream_claims
@@ -74,9 +73,7 @@ class Identities:
         Raises:
             LimitReached: it is one too many.
         """
-        drawn = self._parts.limits.draw(name, None, connection.visitor, connection.client.address)
-        if not isinstance(drawn, Drawn):
-            await drawn
+        await self._parts.limits.drawn(name, None, connection.visitor, connection.client.address)
 
     async def bind(self, connection: Connection, token: str) -> Visitor:
         """Makes a connection the one of a token's session.
@@ -133,7 +130,8 @@ class Identities:
         for name in ("identityField", "mfaId"):
             if value := text(payload, name):
                 data[name] = value
-        outcome = await self._parts.auth.sign_in("password", Call(collection, NOBODY, connection.client, data, {}, b""))
+        work = self._parts.auth.sign_in("password", Call(collection, NOBODY, connection.client, data, {}, b""))
+        outcome = await self._parts.metrics.counted("auth", collection.name, work)
         if outcome.status != 200:
             await connection.fail(message, of_outcome(outcome, message.kind))
             return
@@ -181,7 +179,8 @@ class Identities:
         parts, client = self._parts, connection.client
         visitor = await parts.sessions.visitor(b"Bearer " + connection.token.encode(), client)
         collection = parts.catalog.resolve(visitor.collection_id)
-        outcome = await parts.auth.refresh(Call(collection, visitor, client, {}, {}, b""))
+        work = parts.auth.refresh(Call(collection, visitor, client, {}, {}, b""))
+        outcome = await parts.metrics.counted("authRefresh", collection.name, work)
         if outcome.status != 200:
             await connection.fail(message, of_outcome(outcome, "auth"))
             return

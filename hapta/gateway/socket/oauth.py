@@ -115,7 +115,8 @@ class SignIns:
         }
         if created:
             data["createData"] = created
-        outcome = await parts.auth.sign_in("oauth2", call._replace(data=data))
+        work = parts.auth.sign_in("oauth2", call._replace(data=data))
+        outcome = await parts.metrics.counted("auth", call.collection.name, work)
         if outcome.status != 200:
             return of_outcome(outcome, message.kind)
         found = await self._identities.signed_in(connection, outcome)

@@ -8,6 +8,7 @@ from hapta.gateway.auth.service import Auth
 from hapta.gateway.catalog.service import Catalog
 from hapta.gateway.files.service import Files
 from hapta.gateway.limits.service import Limits
+from hapta.gateway.metrics import GatewayMetrics
 from hapta.gateway.operations.counted import CountedRecords
 from hapta.gateway.realtime.service import Realtime
 from hapta.gateway.sessions.service import Sessions
@@ -17,7 +18,7 @@ from hapta.kit.ids import Ids
 from hapta.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Handed in by `feature.py`."""
 
@@ -32,3 +33,4 @@ class Parts:
     file_rules: FileRules
     realtime: Realtime
     limits: Limits
+    metrics: GatewayMetrics

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from hapta.gateway.bodies.json import THREAD_BYTES
-from hapta.gateway.limits.service import Drawn
 from hapta.gateway.limits.specs import CLASSES
 from hapta.gateway.models import NOBODY, Client, LimitName
 from hapta.gateway.socket.asked import required, text
@@ -22,9 +21,11 @@ from hapta.gateway.socket.identities import Identities
 from hapta.gateway.socket.oauth import SignIns
 from hapta.gateway.socket.parts import Parts
 from hapta.gateway.socket.protocol import (
+    MAX_FRAME_BYTES,
     POLICY,
     RESTART,
     STALE,
+    TOO_BIG,
     Message,
     push,
     read,
@@ -158,7 +159,8 @@ class Sockets:
         try:
             await socket.accept()
             try:
-                await self._enter(connection)
+                with self._parts.metrics.call("connect"):
+                    await self._enter(connection)
             except TooMany as error:
                 await connection.deliver(refusal_of_nothing(of_error(error, "connect")))
                 connection.end(POLICY, "too many")
@@ -177,9 +179,7 @@ class Sockets:
             await connection.let_go()
 
     async def _enter(self, connection: Connection) -> None:
-        drawn = self._parts.limits.draw("connect", None, NOBODY, connection.client.address)
-        if not isinstance(drawn, Drawn):
-            await drawn
+        await self._parts.limits.drawn("connect", None, NOBODY, connection.client.address)
         if self._stopping:
             connection.end(RESTART, "server is stopping")
         connection.seat = self._parts.limits.streams.open(
@@ -196,7 +196,9 @@ class Sockets:
         while not connection.ending:
             frame = await connection.socket.receive()
             connection.heard_at = clock.monotonic()
-            if isinstance(frame, bytes):
+            if len(frame) > MAX_FRAME_BYTES:  # the server itself lets more through, for sockets of others
+                connection.end(TOO_BIG, "frame too large")
+            elif isinstance(frame, bytes):
                 await self._take_bytes(seat, frame)
             else:
                 await self._take(seat, frame)

@@ -147,10 +147,11 @@ class SubscriptionHandlers:
     async def subscribe(self, connection: Connection, message: Message, subscriptions: Subscriptions) -> None:
         """`subscribe`."""
         visitor, payload = await self._identities.who(connection), message.payload
-        await self._identities.draw(connection, "subscribe")
-        topic = self._topic(payload)
-        key = _key(message, topic)
-        await subscriptions.add(visitor, key, Wanted(topic, _events(payload)))
+        with self._parts.metrics.call("subscribe"):
+            await self._identities.draw(connection, "subscribe")
+            topic = self._topic(payload)
+            key = _key(message, topic)
+            await subscriptions.add(visitor, key, Wanted(topic, _events(payload)))
         await connection.reply(message, {"key": key, "topic": topic, "channel": connection.channel})
 
     async def unsubscribe(self, connection: Connection, message: Message, subscriptions: Subscriptions) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hapta.blobs.kinds import HEAD_BYTES, certainly_not, kind_of, listed
+from hapta.blobs.names import sanitised
 from hapta.gateway.errors import FieldsInvalid, FileTooLarge
 from hapta.gateway.models import Field
-from hapta.gateway.uploads.kinds import HEAD_BYTES, certainly_not, kind_of, listed
-from hapta.gateway.uploads.names import sanitised
 from hapta.settings.gateway import GatewaySettings
 
 DEFAULT_FIELD_BYTES = 5 * 1024 * 1024

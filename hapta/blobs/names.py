@@ -10,7 +10,7 @@ _RESERVED = re.compile(r'[<>:"|?*]')
 
 
 def sanitised(name: str) -> str:
-    """The name that PocketBase is told. It adds a random part to it, so it need not be unique.
+    """The name under which a file is kept or passed on. It need not be unique.
 
     Folders, control and format characters (such as those that turn the direction of text), quotation marks and what file systems
     reserve go; dots and blanks at both ends as well. A long name is cut before its extension.

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from hapta.gateway.errors import BadBody
+from hapta.kit.errors import Invalid
 
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _ESSENCE = re.compile(rf"\s*({_WORD}(?:/{_WORD})?)\s*")
@@ -19,6 +19,12 @@ _ESCAPED = re.compile(r'\\(["\\])')
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 
 
+class BadBody(Invalid):
+    """The body cannot be read."""
+
+    message = "Failed to read the submitted data."
+
+
 class Media(NamedTuple):
     """A header's value: its first word in lower case, and the parameters by name in lower case."""
 
@@ -26,7 +32,7 @@ class Media(NamedTuple):
     parameters: dict[str, str]
 
 
-def parse(raw: bytes) -> Media:
+def parse_header(raw: bytes) -> Media:
     """Reads a value with parameters (RFC 9110, section 5.6.6; RFC 2231 for `name*=utf-8''...`).
 
     Raises:

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hapta.gateway.bodies import headers
-from hapta.gateway.bodies.multipart import MAX_PARTS, Event, MultipartReader, Part
-from hapta.gateway.errors import BadBody
+from hapta.http.media import BadBody, boundary_of, parse_header
+from hapta.http.multipart import MAX_PARTS, Event, MultipartReader, Part
 from tests.gateway.bodies_house import multipart
 
 
@@ -127,8 +126,8 @@ def test_too_many_parts_are_refused() -> None:
 )
 def test_a_boundary_that_is_not_plain_is_refused(value: bytes) -> None:
     with pytest.raises(BadBody):
-        headers.boundary_of(headers.parse(value))
+        boundary_of(parse_header(value))
 
 
 def test_a_boundary_may_be_quoted() -> None:
-    assert headers.boundary_of(headers.parse(b'Multipart/Form-Data; charset=utf-8; Boundary="a b:c"')) == "a b:c"
+    assert boundary_of(parse_header(b'Multipart/Form-Data; charset=utf-8; Boundary="a b:c"')) == "a b:c"

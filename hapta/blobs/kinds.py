@@ -1,7 +1,6 @@
 """What a file is by its first bytes. What it calls itself, by extension or media type, counts for nothing.
 
-PocketBase looks into files too, with rules of its own, and has the last word on a field's types. Here are found, and refused before
-they are passed on, those files of which there can be no two opinions.
+The gateway holds the answer against the fields of PocketBase, which has the last word on them; `hapta.files` against what it keeps.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, cast
-
-import puremagic
 
 HEAD_BYTES = 4096
 """So much of a file is looked at."""
@@ -43,9 +40,6 @@ class _Match(Protocol):
     confidence: float
 
 
-# The package has no types of its own.
-_signatures = cast(Callable[[bytes], Sequence[_Match]], puremagic.magic_string)  # pyright: ignore[reportUnknownMemberType]
-
 # What browsers take for a page (WHATWG MIME Sniffing, section 7.1).
 _PAGE = re.compile(
     rb"<(?:!doctype\s+html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p|meta|link|img|form)[\s>/]",
@@ -64,7 +58,7 @@ def kind_of(head: bytes) -> str:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
         return _markup(start)
-    return _by_magic(head) or (TEXT if _is_text(head) else UNKNOWN)
+    return _by_magic(head) or (TEXT if is_text(head) else UNKNOWN)
 
 
 def listed(kind: str, types: Collection[str]) -> bool:
@@ -110,8 +104,12 @@ def _markup(start: bytes) -> str:
 def _by_magic(head: bytes) -> str:
     if not head:
         return ""
+    import puremagic  # a megabyte of signatures, which a server at rest does without
+
+    # The package has no types of its own.
+    signatures = cast(Callable[[bytes], Sequence[_Match]], puremagic.magic_string)  # pyright: ignore[reportUnknownMemberType]
     try:
-        found = _signatures(head)
+        found = signatures(head)
     except (puremagic.PureError, ValueError):
         return ""
     named = [match for match in found if match.mime_type]
@@ -120,7 +118,8 @@ def _by_magic(head: bytes) -> str:
     return normal(named[0].mime_type)
 
 
-def _is_text(head: bytes) -> bool:
+def is_text(head: bytes) -> bool:
+    """Whether a file that begins so is text in UTF-8, as far as its beginning tells."""
     if any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head):
         return False
     try:

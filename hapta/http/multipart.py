@@ -12,11 +12,10 @@ from typing import NamedTuple
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
-from hapta.gateway.bodies import headers
-from hapta.gateway.errors import BadBody
+from hapta.http.media import BadBody, parse_header
 
 MAX_PARTS = 1000
-"""As many as PocketBase's own reader takes."""
+"""As many as PocketBase's own reader takes, before which the gateway stands."""
 
 MAX_HEADERS = 8
 MAX_HEADER_BYTES = 4096
@@ -74,6 +73,11 @@ class MultipartReader:
             True  # what is wrong is told to the sender; a line per bad request helps nobody else
         )
 
+    @property
+    def done(self) -> bool:
+        """Whether the closing boundary has come: what follows is nobody's."""
+        return self._done
+
     def feed(self, chunk: bytes) -> list[Event]:
         """What the next bytes bring.
 
@@ -121,7 +125,7 @@ class MultipartReader:
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").lower().decode("latin-1")
         if encoding not in _ENCODINGS:  # PocketBase would decode one of them, behind everybody's back
             raise BadBody("Parts must not be encoded (Content-Transfer-Encoding).")
-        disposition = headers.parse(self._headers.get(b"content-disposition", b"none"))
+        disposition = parse_header(self._headers.get(b"content-disposition", b"none"))
         # Without a name it is nobody's field; without the name of a file, which may be empty, it is text.
         form_data = disposition.essence == "form-data"
         name = disposition.parameters.get("name", "") if form_data else ""
