@@ -256,6 +256,33 @@ class HaptaApi:
         """Stores a snapshot: `snapshotId`, `uptoSequence`, `parts`, `keyEpoch`, `deviceId`."""
         await self._call("PUT", f"/sync/snapshot/{vault_id}", dict[str, Any], body)
 
+    # --- blobs ---
+
+    async def features(self) -> list[str]:
+        """What the server says it can do."""
+        return (await self._call("GET", "/", wire.Health, public=True)).features
+
+    async def missing_blobs(self, vault_id: str, hashes: Sequence[str]) -> list[str]:
+        """Those of `hashes` (at most 1000) that the vault does not have on the server."""
+        body = {"hashes": list(hashes)}
+        return (await self._call("POST", f"/blobs/{vault_id}/missing", wire.Missing, body)).missing
+
+    async def put_blob(self, vault_id: str, sha256: str, content: bytes) -> None:
+        """Stores a ciphertext under its hash. Safe to repeat.
+
+        Raises:
+            QuotaExceeded, PayloadTooLarge: it was not stored.
+        """
+        await self._answer("PUT", f"/blobs/{vault_id}/{sha256}", content, "application/octet-stream")
+
+    async def blob(self, vault_id: str, sha256: str) -> bytes:
+        """A ciphertext. Whether it is the one that was asked for is for the caller to see.
+
+        Raises:
+            NotThere: the server does not have it.
+        """
+        return (await self._answer("GET", f"/blobs/{vault_id}/{sha256}")).content
+
     # --- the one way out ---
 
     def _headers(self, public: bool = False) -> dict[str, str]:
@@ -273,16 +300,32 @@ class HaptaApi:
         extra_seconds: float = 0.0,
     ) -> T:
         content = None if body is None else msgspec.json.encode(body)
+        response = await self._answer(
+            method, path, content, public=public, repeatable=repeatable, extra_seconds=extra_seconds
+        )
+        return _decode(response, answer)
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        media_type: str = "application/json",
+        *,
+        public: bool = False,
+        repeatable: bool = True,
+        extra_seconds: float = 0.0,
+    ) -> httpx.Response:
         renewed = public or self.renew is None
         for attempt in range(MAX_TRIES):
             headers = self._headers(public)
             if content is not None:
-                headers["Content-Type"] = "application/json"
+                headers["Content-Type"] = media_type
             timeout = self._timeout + extra_seconds
             request = self._http.build_request(method, path, content=content, headers=headers, timeout=timeout)
             response = await self._send(request, repeatable=repeatable)
             if response.status_code < 400:
-                return _decode(response, answer)
+                return response
             refusal = _refusal(response)
             if isinstance(refusal, NotLoggedIn) and not renewed and self.renew is not None:
                 renewed = True

@@ -1,5 +1,7 @@
 """A folder of real files as rows of a vault: table `files` names them, table `chunks` holds their bytes.
 
+A file above `blobs.FROM_BYTES` lies on the server as blobs where it has them, and its rows in `chunks` say which.
+
 One file is one register, keyed by its relative path; the last writer by stamp wins. Each version carries the stamps of
 the versions it was made from, so a device can tell "newer than mine" from "made without knowing mine"; in the second
 case the device that wrote the losing version keeps it as a conflict copy. Invariants: no byte that a user wrote is lost
@@ -12,7 +14,6 @@ import asyncio
 import contextlib
 import errno
 import hashlib
-import hmac
 import os
 import stat
 import time
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from hapta.client.blobs import FROM_BYTES, PIECE_BYTES, FolderBlobs, name_of
 from hapta.client.errors import FolderMissing, UnsafePath
 from hapta.client.hlc import Stamp
 from hapta.client.paths import MARKER, Root, check_path, conflict_name, printable
@@ -100,6 +102,7 @@ class Folder:
         """Called with `read` or `write` and a path, from a worker thread."""
         self._root = Root(self.path)
         self._name_key = vault.ring.subkey("file chunks")
+        self._blobs = FolderBlobs(vault, CHUNKS, self._name_key, self._open_path)
 
     async def sync(self) -> FolderReport:
         """Brings folder and vault together in both directions.
@@ -110,9 +113,16 @@ class Folder:
         """
         report = FolderReport()
         await asyncio.to_thread(self._prepare)
+        await self._blobs.learn()
         await asyncio.to_thread(self._collect, report)
+        await self._blobs.send(self._pieces_of)  # before the rows that name them: who reads those finds what they name
         _count(report, await self.vault.sync())
-        await asyncio.to_thread(self._lay_out, report)
+        try:
+            await asyncio.to_thread(self._lay_out, report)
+        except asyncio.CancelledError:
+            self._blobs.stop()
+            raise
+        await self._blobs.send(self._pieces_of)
         if self.vault.store.outbox_size():
             _count(report, await self.vault.sync())
         report.problems = sorted(set(report.problems))
@@ -210,6 +220,8 @@ class Folder:
             version = replace_seen(version, seen)
             stamp = self.vault.put(FILES, path, {"meta": msgspec.to_builtins(version)})
             self._remember(path, disk, stamp, version, state, _encode_seen(seen))
+            if self._blobs.holds_any(version.chunks):
+                self._blobs.note([path])
         report.uploaded.append(path)
         return False
 
@@ -235,10 +247,11 @@ class Folder:
             if not stat.S_ISREG(before.st_mode):
                 return None
             digest, names, size = hashlib.sha256(), list[str](), 0
-            while piece := _read_full(file.fileno(), CHUNK_BYTES):
+            as_blobs = before.st_size > FROM_BYTES and self._blobs.offered
+            while piece := _read_full(file.fileno(), PIECE_BYTES if as_blobs else CHUNK_BYTES):
                 digest.update(piece)
                 size += len(piece)
-                names.append(self._store_chunk(piece))
+                names.append(self._blobs.name(piece) if as_blobs else self._store_chunk(piece))
             after = os.fstat(file.fileno())
         report.bytes_read += size
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or size != after.st_size:
@@ -247,7 +260,7 @@ class Folder:
 
     def _store_chunk(self, piece: bytes) -> str:
         # Named by a keyed hash: equal chunks are stored once, and nobody without the key can tell what they hold.
-        name = hmac.digest(self._name_key, piece, "sha256").hex()
+        name = name_of(self._name_key, piece)
         if self.vault.stamp(CHUNKS, name, "data") is None:
             self.vault.put(CHUNKS, name, {"data": piece})
         return name
@@ -283,7 +296,7 @@ class Folder:
             adopted = replace(base, stamp=stamp.key, seen=_encode_seen(version.seen))
             self.vault.store.save_file(adopted)
             return
-        missing = [name for name in version.chunks if self.vault.stamp(CHUNKS, name, "data") is None]
+        missing = self._blobs.absent(version.chunks)
         if missing:
             report.problems.append(f"{printable(path)}: {len(missing)} parts of it have not arrived")
             return
@@ -337,11 +350,23 @@ class Folder:
             row = self.vault.get(CHUNKS, name) or {}
             piece = row.get("data")
             if not isinstance(piece, bytes):
-                raise OSError(errno.EIO, "a part of it is missing")
+                piece = self._blobs.fetch(name)
             digest.update(piece)
             yield piece
         if digest.hexdigest() != version.sha256:
             raise OSError(errno.EIO, "its parts do not add up to the file that was named")
+
+    def _open_path(self, path: str) -> int:
+        base = self.vault.store.files().get(path)
+        return self._root.open(tuple((path if base is None else base.disk).split("/")))
+
+    def _pieces_of(self, path: str) -> list[str]:
+        """The names of the pieces of a file as it is in the vault."""
+        try:
+            current = self._current(path)
+        except UnsafePath:
+            return []
+        return [] if current is None else current[0].chunks
 
     # --- conflicts ---
 

@@ -131,3 +131,11 @@ class SnapshotInfo(Wire, frozen=True):
     chain: str | None = None
     epoch: str = ""
     parts: list[SnapshotPart] = []
+
+
+class Health(Wire, frozen=True):
+    features: list[str] = []
+
+
+class Missing(Wire, frozen=True):
+    missing: list[str]

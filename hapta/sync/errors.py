@@ -1,16 +1,17 @@
 """What can go wrong in sync, in the words of the contract.
 
-Invalid            UnknownKeyEpoch, BadImport, BadSnapshot
-NotFound           VaultKeyNotFound, VaultNotFound, SnapshotNotFound, DeviceNotFound
+Invalid            UnknownKeyEpoch, BadImport, BadSnapshot, HashMismatch, BadHash
+NotFound           VaultKeyNotFound, VaultNotFound, SnapshotNotFound, DeviceNotFound, BlobNotFound
 Conflict           VaultKeyExists, VaultKeyChanged, SnapshotExists
 Gone               SnapshotRequired
 TooLarge           PushTooLarge, QuotaExceeded, TooManyVaults, TooManyDevices, TooManyKeyEpochs
 Unauthenticated    AccountGone
+Unavailable        BlobGivenUp
 """
 
 from __future__ import annotations
 
-from hapta.kit.errors import Conflict, Gone, Invalid, NotFound, TooLarge, Unauthenticated
+from hapta.kit.errors import Conflict, Gone, Invalid, NotFound, TooLarge, Unauthenticated, Unavailable
 
 
 class UnknownKeyEpoch(Invalid):
@@ -34,6 +35,18 @@ class BadSnapshot(Invalid):
     message = "The snapshot is newer than the vault's logs"
 
 
+class BadHash(Invalid):
+    code = "bad_hash"
+    message = "A blob is named by the SHA-256 of its bytes, as 64 hexadecimal digits"
+
+
+class HashMismatch(Invalid):
+    """The bytes are not those that the hash stands for; none of them was kept."""
+
+    code = "hash_mismatch"
+    message = "The content does not match its hash"
+
+
 class VaultKeyNotFound(NotFound):
     code = "vault_key_not_found"
     message = "Vault key not found"
@@ -52,6 +65,11 @@ class SnapshotNotFound(NotFound):
 class DeviceNotFound(NotFound):
     code = "device_not_found"
     message = "Device not found"
+
+
+class BlobNotFound(NotFound):
+    code = "blob_not_found"
+    message = "Blob not found"
 
 
 class VaultKeyExists(Conflict):
@@ -119,3 +137,10 @@ class AccountGone(Unauthenticated):
 
     code = "invalid_token"
     message = "Unauthorized - Invalid token"
+
+
+class BlobGivenUp(Unavailable):
+    """The upload took so long that it was given up; nothing was stored."""
+
+    code = "blob_given_up"
+    message = "The upload took too long; send it again"

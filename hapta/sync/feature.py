@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hapta.blobs.blobs import Blobs
 from hapta.bus.bus import Bus
 from hapta.db.database import Database
+from hapta.http.api import Endpoint
 from hapta.kit.access import Verifier
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.settings import SyncSettings
+from hapta.sync.blobs.routes import BlobApi, blob_routes
+from hapta.sync.blobs.service import VaultBlobs
+from hapta.sync.blobs.sweeper import Sweeper
 from hapta.sync.devices import Devices, RevokeTokens
 from hapta.sync.keys import VaultKeys
 from hapta.sync.long_requests import LongRequests
 from hapta.sync.models import Page
 from hapta.sync.push import Committer
+from hapta.sync.quota import UsedElsewhere, nothing_elsewhere
 from hapta.sync.realtime import Hub
-from hapta.sync.routes import SyncApi, prepare_answer, pulled_logs
+from hapta.sync.routes import SyncApi, prepare_answer, pulled_logs, routes
 from hapta.sync.schemas import PulledLog
 from hapta.sync.service import SyncService
 from hapta.sync.snapshots import Snapshots
@@ -43,6 +49,14 @@ class Sync:
     importer: Importer
     upkeep: Upkeep
     api: SyncApi
+    blobs: BlobApi | None
+    """None where there is no store for them."""
+    sweeper: Sweeper | None
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """All that the feature serves."""
+        return [*routes(self.api), *([] if self.blobs is None else blob_routes(self.blobs))]
 
     def on_revoked(self, user_id: str, session_id: str) -> None:
         """Ends whatever outlasts the check of a session's token: sockets, long polls, exports and imports."""
@@ -51,6 +65,8 @@ class Sync:
 
     async def close(self) -> None:
         """Ends long polls and sockets, then waits until all accepted pushes are committed."""
+        if self.sweeper is not None:
+            await self.sweeper.close()
         await self.upkeep.close()
         await self.hub.close()
         await self.committer.close()
@@ -68,12 +84,16 @@ async def open_sync(
     revoke_tokens: RevokeTokens,
     *,
     run_upkeep: bool = True,
+    blobs: Blobs | None = None,
+    used_elsewhere: UsedElsewhere = nothing_elsewhere,
 ) -> Sync:
     """Builds the feature and begins to hear hints.
 
     Args:
         revoke_tokens: `(user_id, device_id)`: ends every session that is bound to the device.
         run_upkeep: whether this process compacts and cleans up from time to time.
+        blobs: the store for encrypted blobs; None: there are none. Whoever opened it closes it, after this feature.
+        used_elsewhere: what other features keep for an account, which counts against the same quota.
     """
     hub = Hub(bus, db, clock)
     long_requests = LongRequests(verifier, clock)
@@ -106,9 +126,29 @@ async def open_sync(
 
     sockets = SyncSockets(hub, verifier, settings, head, short_page, devices.touch)
     api = SyncApi(service, keys, snapshots, devices, sockets, long_requests, exporter, importer)
+    sweeper = blob_api = None
+    if blobs is not None:
+        sweeper = Sweeper(db, clock, blobs)
+        vault_blobs = VaultBlobs(db, clock, ids, blobs, settings, sweeper.wake, used_elsewhere)
+        blob_api = BlobApi(vault_blobs, long_requests, settings.max_blob_bytes)
     await hub.start()
     if run_upkeep:
         upkeep.start()
+        if sweeper is not None:
+            sweeper.start()
     return Sync(
-        service, keys, snapshots, devices, hub, long_requests, sockets, committer, exporter, importer, upkeep, api
+        service,
+        keys,
+        snapshots,
+        devices,
+        hub,
+        long_requests,
+        sockets,
+        committer,
+        exporter,
+        importer,
+        upkeep,
+        api,
+        blob_api,
+        sweeper,
     )

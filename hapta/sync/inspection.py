@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from hapta.db.database import ReadTx
 from hapta.sync import store
+from hapta.sync.blobs import store as blob_store
 from hapta.sync.models import LOG_OVERHEAD_BYTES, Stream, Vault
 
 _DELETED = "SELECT vault_no FROM sync_vaults WHERE stream_id = :stream AND deleted_at IS NOT NULL ORDER BY vault_no"
@@ -36,14 +37,15 @@ class Shape(NamedTuple):
     stream: Stream
     vaults: list[Vault]
     deleted: list[int]
-    snapshot_bytes: dict[int, int]
+    other_bytes: dict[int, int]
+    """Of snapshots and blobs, by the vault's number."""
 
     def changed_in(self, later: Shape) -> bool:
         """Whether rows may have gone or changed hands meanwhile; pushes only add beyond the heads."""
         return (
             self.stream.removed != later.stream.removed
             or self.deleted != later.deleted
-            or self.snapshot_bytes != later.snapshot_bytes
+            or self.other_bytes != later.other_bytes
             or [vault.vault_no for vault in self.vaults]
             != [vault.vault_no for vault in later.vaults][: len(self.vaults)]
         )
@@ -57,6 +59,8 @@ async def shape(tx: ReadTx, stream_id: str) -> Shape | None:
     vaults = await store.list_vaults(tx, stream_id)
     deleted = [row[0] for row in await tx.fetch_all(_DELETED, stream=stream_id)]
     sizes = {row[0]: row[1] for row in await tx.fetch_all(_SNAPSHOT_BYTES, stream=stream_id)}
+    for vault_no, size in (await blob_store.sizes(tx, stream_id, LOG_OVERHEAD_BYTES)).items():
+        sizes[vault_no] = sizes.get(vault_no, 0) + size
     return Shape(stream, vaults, deleted, sizes)
 
 

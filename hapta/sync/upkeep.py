@@ -18,6 +18,7 @@ from hapta.kit.background import Routine, in_turn
 from hapta.kit.clock import Clock
 from hapta.settings import SyncSettings
 from hapta.sync import cleanup, records, store
+from hapta.sync.blobs import store as blob_store
 from hapta.sync.keys import REPLACED_READABLE_MS
 from hapta.sync.models import Vault
 
@@ -167,6 +168,8 @@ class Upkeep:
         if edge is None:
             # They may be millions as well, and what takes longer than a statement may would never be done.
             if await cleanup.delete_dropped_keys(tx, stream_id, vault_no, CHUNK) == CHUNK:
+                return 0
+            if await blob_store.doom_some_of_vault(tx, stream_id, vault_no, CHUNK, self._clock.now_ms()) == CHUNK:
                 return 0
             await cleanup.forget_vault(tx, stream_id, vault_no)
             return None

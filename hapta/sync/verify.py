@@ -89,12 +89,12 @@ class _Check:
         live_logs = live_bytes = rows = 0
         for vault in self._shape.vaults:
             logs, size = await self._live(vault)
-            snapshots = self._shape.snapshot_bytes.get(vault.vault_no, 0)
+            others = self._shape.other_bytes.get(vault.vault_no, 0)
             if vault.logs != logs:
                 self._note(f"vault {vault.vault_id} counts {vault.logs} logs and has {logs}")
-            if vault.bytes != size + snapshots:
-                self._note(f"vault {vault.vault_id} counts {vault.bytes} bytes and has {size + snapshots}")
-            live_logs, live_bytes, rows = live_logs + logs, live_bytes + size + snapshots, rows + logs
+            if vault.bytes != size + others:
+                self._note(f"vault {vault.vault_id} counts {vault.bytes} bytes and has {size + others}")
+            live_logs, live_bytes, rows = live_logs + logs, live_bytes + size + others, rows + logs
         for vault_no in self._shape.deleted:
             rows += await self._deleted(vault_no)
         stream = self._stream

@@ -29,7 +29,10 @@ Row = dict[str, Any]
 class Peer:
     """The server. Set `cheat` to change answers to a pull, `before`/`after` to break requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, blobs: bool = False) -> None:
+        self.blobs: dict[str, bytes] | None = {} if blobs else None
+        """By their hash; None: this server has none."""
+        self.blobs_put: list[str] = []
         self.rows: list[Row] = []
         self.epoch = str(uuid.uuid4())
         self.keys: dict[int, Row] = {}
@@ -56,7 +59,10 @@ class Peer:
         return chain.hex()
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
-        path, body = request.url.path, json.loads(request.content or b"{}")
+        path = request.url.path
+        if path.startswith("/blobs/") and request.method != "POST":
+            return self._blob(request.method, path.rpartition("/")[2], request.content)
+        body = json.loads(request.content or b"{}")
         self.requests.append((path, body))
         refused = self.before(path, body)
         if refused is not None:
@@ -74,6 +80,10 @@ class Peer:
             return self._key(method, body)
         if path.startswith("/sync/snapshot/"):
             return self._snapshot(method, body)
+        if path == "/":
+            return httpx.Response(200, json={"features": [] if self.blobs is None else ["sync", "blobs"]})
+        if path.startswith("/blobs/") and self.blobs is not None:
+            return httpx.Response(200, json={"missing": [each for each in body["hashes"] if each not in self.blobs]})
         if path == "/sync/ack":
             return httpx.Response(200, json={})
         return httpx.Response(404, json={"error": "Not Found"})
@@ -119,6 +129,24 @@ class Peer:
             return httpx.Response(404, json={"error": "Vault key not found"})
         keys = [self.keys[epoch] for epoch in sorted(self.keys)]
         return httpx.Response(200, json={"vaultKey": keys[-1], "keys": keys})
+
+    def _blob(self, method: str, name: str, content: bytes) -> httpx.Response:
+        refused = self.before(f"{method} blob", {})
+        if refused is not None:
+            return refused
+        if self.blobs is None:
+            return httpx.Response(404, json={"error": "Not Found"})
+        if method == "PUT":
+            assert hashlib.sha256(content).hexdigest() == name
+            self.blobs_put.append(name)
+            self.blobs[name] = content
+            return httpx.Response(201, json={})
+        found = self.blobs.get(name)
+        return (
+            httpx.Response(404, json={"error": "Blob not found"})
+            if found is None
+            else httpx.Response(200, content=found)
+        )
 
     def _snapshot(self, method: str, body: Row) -> httpx.Response:
         if method == "PUT":

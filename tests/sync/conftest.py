@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hapta.blobs.blobs import Blobs
 from hapta.bus.memory import MemoryBus
 from hapta.db.connect import connect
 from hapta.db.migrate import migrate
@@ -25,7 +26,9 @@ async def open_house(database_url: str, tmp_path: Path) -> AsyncIterator[Open]:
     """Opens workers over one database, or over the one whose URL is given."""
     houses: list[House] = []
 
-    async def open_one(*, url: str = database_url, bus: MemoryBus | None = None, **settings: Any) -> House:
+    async def open_one(
+        *, url: str = database_url, bus: MemoryBus | None = None, blobs: Blobs | None = None, **settings: Any
+    ) -> House:
         clock = FakeClock()
         db = await connect(DatabaseSettings(url=url), tmp_path, SystemClock())
         await migrate(db, SystemClock())
@@ -37,7 +40,15 @@ async def open_house(database_url: str, tmp_path: Path) -> AsyncIterator[Open]:
 
         own_bus = bus or MemoryBus(clock)
         sync = await open_sync(
-            db, own_bus, clock, RandomIds(), tokens, replace(SyncSettings(), **settings), revoke, run_upkeep=False
+            db,
+            own_bus,
+            clock,
+            RandomIds(),
+            tokens,
+            replace(SyncSettings(), **settings),
+            revoke,
+            run_upkeep=False,
+            blobs=blobs,
         )
         houses.append(House(db, own_bus, clock, sync, tokens, revoked))
         return houses[-1]
