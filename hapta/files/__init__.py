@@ -1,0 +1,1 @@
+"""Files: validated uploads and downloads, on disk or S3."""
