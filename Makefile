@@ -53,7 +53,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
 
 clean: ## Remove what setup and the tests made
-	rm -rf $(VENV) web/node_modules tests/clients/node_modules tests/clients/happy/node_modules bench/peers/oidc_provider/node_modules hapta/http/assets .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) web/node_modules tests/clients/node_modules tests/clients/happy/node_modules bench/peers/oidc_provider/node_modules bench/peers/relay_node/node_modules hapta/http/assets .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Hapta needs Python 3.11 or newer (make PYTHON=...)")'

@@ -12,7 +12,21 @@ from rich.console import Console
 
 from bench import load, machine, report, servers
 from bench.bench import Bench, Case
-from bench.cases import edge, gateway, gateway_streams, gateway_uploads, growth, identity, memory, oauth, pull, push
+from bench.cases import (
+    edge,
+    files,
+    gateway,
+    gateway_streams,
+    gateway_uploads,
+    growth,
+    identity,
+    memory,
+    oauth,
+    pull,
+    push,
+    relay,
+    relay_sockets,
+)
 
 CASES: dict[str, Case] = {
     "health": edge.health,
@@ -40,6 +54,14 @@ CASES: dict[str, Case] = {
     "gateway-switches": gateway.switches,
     "gateway-subscribers": gateway_streams.subscribers,
     "gateway-upload": gateway_uploads.upload,
+    "relay-native": relay.native,
+    "relay-socketio": relay.socketio,
+    "relay-fanout": relay.fanout,
+    "relay-idle": relay_sockets.idle,
+    "relay-sessions": relay.sessions,
+    "relay-reconnect": relay_sockets.reconnect,
+    "files-large": files.large,
+    "files-small": files.small,
 }
 
 

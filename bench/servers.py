@@ -27,6 +27,7 @@ from hapta.gateway.pocketbase.binary import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 OIDC_PROVIDER = Path(__file__).resolve().parent / "peers" / "oidc_provider"
+RELAY_NODE = Path(__file__).resolve().parent / "peers" / "relay_node"
 
 WIDE_OPEN = "1000000000/60:1000000000"
 """A rate limit that is counted for every request and never reached."""
@@ -34,7 +35,7 @@ WIDE_OPEN = "1000000000/60:1000000000"
 SUPERUSER = ("root@example.com", "root-password")
 """Of every PocketBase that is started here."""
 
-_LIMITS = ("DEFAULT", "AUTH", "SYNC", "ACCOUNT", "LOGIN", "TOKEN", "INTROSPECT")
+_LIMITS = ("DEFAULT", "AUTH", "SYNC", "ACCOUNT", "LOGIN", "TOKEN", "INTROSPECT", "FILES", "KEY_ACCOUNTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +121,11 @@ def pair(folder: Path) -> Generator[tuple[Server, Server], None, None]:
 
 
 @contextlib.contextmanager
-def bare_asgi(folder: Path) -> Generator[Server, None, None]:
-    """The bare ASGI peer."""
+def bare_asgi(folder: Path, peer: str = "bare_asgi") -> Generator[Server, None, None]:
+    """The bare ASGI peer: that of the edge's cases, or another one of bench/peers that answers `GET /`."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.peers.bare_asgi", str(port)]
-    with _running("bare ASGI", command, port, folder / "bare_asgi.log", {}, lambda it: _answers(it, "/")) as server:
+    command = [sys.executable, "-m", f"bench.peers.{peer}", str(port)]
+    with _running("bare ASGI", command, port, folder / f"{peer}.log", {}, lambda it: _answers(it, "/")) as server:
         yield server
 
 
@@ -158,6 +159,21 @@ def oidc_provider(folder: Path, families: int) -> Generator[tuple[Server, dict[s
     log = folder / "oidc_provider.log"
     with _running(
         "oidc-provider", command, port, log, {}, ready=lambda server: _first_line(server.log) != b""
+    ) as server:
+        yield server, json.loads(_first_line(log))
+
+
+@contextlib.contextmanager
+def relay_node(folder: Path, accounts: int) -> Generator[tuple[Server, dict[str, Any]], None, None]:
+    """The relay's peer on Node, and what its first line says: a token and a session for each account."""
+    node.install(RELAY_NODE)
+    folder.mkdir()
+    port = free_port()
+    told = json.dumps({"port": port, "accounts": accounts, "file": str(folder / "relay.db")})
+    command = [str(node.program()), "--disable-warning=ExperimentalWarning", str(RELAY_NODE / "server.mjs"), told]
+    log = folder / "relay_node.log"
+    with _running(
+        "relay on Node", command, port, log, {}, ready=lambda server: _first_line(server.log) != b""
     ) as server:
         yield server, json.loads(_first_line(log))
 

@@ -6,39 +6,32 @@ Nothing is opened before the lifespan begins, and everything that was opened is 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import sys
-import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import structlog
-from structlog.testing import capture_logs
-
-import hapta
+from hapta import around
+from hapta.blobs.blobs import Blobs
+from hapta.blobs.connect import open_blobs
 from hapta.bus import connect as bus_connect
 from hapta.bus.bus import Bus
 from hapta.db import connect as db_connect
-from hapta.db import migrate
-from hapta.db.database import Database, WriteTx
+from hapta.db.database import Database, ReadTx, WriteTx
+from hapta.files.feature import Files, open_files
 from hapta.gateway.pocketbase.binary import find_binary
 from hapta.gateway.wanted import is_wanted
-from hapta.http import health
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
-from hapta.http.limits import LimitClass, Limits
-from hapta.http.metrics import Metrics
+from hapta.http.limits import Limits
 from hapta.http.middleware import Edge, access_lines
-from hapta.http.openapi import AppTokens, document
 from hapta.http.pages import Pages
 from hapta.http.requests import Receive, Scope, Send
 from hapta.identity import roots
 from hapta.identity.core import Core
+from hapta.identity.data_roots import DATA
 from hapta.identity.events import Event
 from hapta.identity.feature import TEMPLATE_FOLDERS as IDENTITY_TEMPLATES
 from hapta.identity.feature import Identity, Job, open_identity
@@ -52,38 +45,26 @@ from hapta.kit.access import UserId, Verifier
 from hapta.kit.background import ended
 from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.door import Door
-from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids, RandomIds
 from hapta.kit.logs import AccessLog
-from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
+from hapta.kit.ratelimit import Limiter
 from hapta.oauth.feature import TEMPLATE_FOLDERS as OAUTH_TEMPLATES
 from hapta.oauth.feature import OAuth, PageApps, open_oauth
-from hapta.oauth.metadata import AUTHORIZATION, TOKEN, resource_metadata_url
-from hapta.oauth.scopes import Scopes
+from hapta.oauth.metadata import resource_metadata_url
 from hapta.oauth.verifier import EitherVerifier
-from hapta.routes import docs_text, table
-from hapta.settings import (
-    BusSettings,
-    DatabaseSettings,
-    DataSettings,
-    GatewaySettings,
-    RateLimitSettings,
-    Settings,
-    with_secret,
-)
+from hapta.relay.feature import Relay, open_relay
+from hapta.routes import table
+from hapta.serving import about, app_tokens, checks, full_metrics, lifespan, limit_classes, migrated, open_limiter
+from hapta.settings import Settings
 from hapta.sync.feature import Sync, open_sync
 from hapta.sync.keys import KeyMaterial
 from hapta.sync.keys import RewrappedKey as SyncKey
+from hapta.sync.quota import quota_of, used_by
 
 if TYPE_CHECKING:
     from hapta.gateway.feature import Gateway
 
 Report = Callable[[Event], Awaitable[None]]
-
-NOBODY_LISTENS = "http://127.0.0.1:9"
-"""In place of PocketBase, where only the table of routes is wanted."""
-
-_log = structlog.get_logger("hapta.app")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +82,8 @@ class Services:
     accounts: AccountService
     passwords: Passwords
     sync: Sync
+    relay: Relay | None
+    files: Files
     door: Door
     """Judges every token of people's own sessions; further features add what they hand out."""
 
@@ -114,6 +97,7 @@ async def open_services(
     ids: Ids,
     limiter: Limiter | None = None,
     *,
+    blobs: Blobs,
     auth_db: Database | None = None,
     run_upkeep: bool = True,
 ) -> AsyncGenerator[Services]:
@@ -122,6 +106,7 @@ async def open_services(
     Args:
         limiter: for attempts to log in; None switches them off.
         auth_db: the database of the auth side; None: `db` is it.
+        blobs: the store of bytes.
         run_upkeep: whether this process also does the clean-up jobs.
     """
     auth_db = auth_db or db
@@ -131,7 +116,11 @@ async def open_services(
 
     async def purge(tx: WriteTx, user_id: UserId) -> None:
         await sync.service.purge(tx, user_id)
+        if relay is not None:
+            await relay.purge(tx, user_id)
+        await files.purge(tx, user_id)
 
+    relay: Relay | None = None
     async with AsyncExitStack() as stack:
         identity, oauth = await stack.enter_async_context(
             open_signing_in(
@@ -153,12 +142,51 @@ async def open_services(
             await sessions.revoke_device(UserId(user_id), device_id)
 
         door = Door(sessions)
-        sync = await open_sync(db, bus, clock, ids, door, settings.sync, revoke_device, run_upkeep=run_upkeep)
+        files = await files_of(stack, settings, db, blobs, clock, ids, run_upkeep=run_upkeep)
+        sync = await open_sync(
+            db,
+            bus,
+            clock,
+            ids,
+            door,
+            settings.sync,
+            revoke_device,
+            run_upkeep=run_upkeep,
+            blobs=blobs,
+            used_elsewhere=files.used,
+        )
         stack.push_async_callback(sync.close)
         sessions.on_revoked(sync.on_revoked)
+        # Opened whether or not something needs them: so a start with both secrets has all of them sealed anew.
+        data_keys = await roots.opened(db, clock, roots.keyring_of(settings), DATA)
+        if settings.relay.enabled:
+            relay = await stack.enter_async_context(
+                open_relay(
+                    db,
+                    bus,
+                    clock,
+                    ids,
+                    settings.relay,
+                    verifier=door,
+                    keyring=data_keys,
+                    limiter=limiter,
+                    around=around.surroundings(
+                        settings,
+                        [db, auth_db],
+                        bus,
+                        lambda: core.people,
+                        around.through_outbox(auth_db, identity.outbox),
+                    ),
+                    attachments=around.keeping(files),
+                    run_upkeep=run_upkeep,
+                )
+            )
+            sessions.on_revoked(relay.on_revoked)
         # Last of all: what a crash left half done may concern every part.
         await core.people.catch_up(everything=True)
-        yield Services(db, auth_db, bus, core, identity, oauth, sessions, core.accounts, core.passwords, sync, door)
+        yield Services(
+            db, auth_db, bus, core, identity, oauth, sessions, core.accounts, core.passwords, sync, relay, files, door
+        )
 
 
 @asynccontextmanager
@@ -263,6 +291,8 @@ class Hapta:
         """The server accepts nothing more: whatever only waits is answered now."""
         if self._application is not None:
             self.services.sync.hub.stop_waiting()
+            if self.services.relay is not None:
+                self.services.relay.stop_waiting()
             if self.gateway is not None:
                 self.gateway.stop_waiting()
 
@@ -285,11 +315,15 @@ class Hapta:
                 await migrated(auth_db, settings, clock)
             bus = await bus_connect.connect(settings.bus)
             stack.push_async_callback(bus.close)
+            blobs = await open_blobs(settings.blobs, settings.data.dir, clock, self.ids)
+            stack.push_async_callback(blobs.close)
             limiter = open_limiter(settings, clock)
             stack.push_async_callback(limiter.close)
             enabled = settings.ratelimit.enabled
             services = await stack.enter_async_context(
-                open_services(settings, db, bus, clock, self.ids, limiter if enabled else None, auth_db=auth_db)
+                open_services(
+                    settings, db, bus, clock, self.ids, limiter if enabled else None, auth_db=auth_db, blobs=blobs
+                )
             )
             self.gateway = gateway = await gateway_of(
                 stack,
@@ -301,6 +335,7 @@ class Hapta:
                 services.identity.people,
                 services.door,
                 services.sync,
+                services.relay,
                 limiter=limiter if enabled else None,
                 report=report_to(services),
             )
@@ -308,10 +343,10 @@ class Hapta:
             access_log = AccessLog(sys.stderr.buffer, encode=access_lines) if settings.log.access else None
             if access_log is not None:
                 stack.callback(access_log.close)
-            metrics = _metrics(services, access_log)
+            metrics = full_metrics(services.db, services.bus, services.passwords, services.sync, access_log)
             self.endpoints = table(
                 services.accounts,
-                services.sync.api,
+                services.sync,
                 about(settings),
                 clock,
                 checks([services.db, services.auth_db], services.bus),
@@ -320,6 +355,8 @@ class Hapta:
                 [
                     *identity_endpoints(settings, services.signing_in, services.oauth),
                     *gateway_endpoints(settings, gateway),
+                    *relay_endpoints(services.relay),
+                    *services.files.endpoints(),
                     *self._extra_endpoints,
                 ],
                 app_tokens(settings),
@@ -339,8 +376,36 @@ class Hapta:
             self.services = services
             if gateway is not None:
                 gateway.publish(metrics)
+            if services.relay is not None:
+                services.relay.publish(metrics)
+            services.files.publish(metrics)
             self._application = Application(self.endpoints, edge, [] if gateway is None else gateway.dialects)
             yield services
+
+
+async def files_of(
+    stack: AsyncExitStack,
+    settings: Settings,
+    db: Database,
+    blobs: Blobs,
+    clock: Clock,
+    ids: Ids,
+    *,
+    run_upkeep: bool = True,
+) -> Files:
+    """Opens files, which share the quota of an account with sync."""
+
+    async def quota(tx: ReadTx, user_id: str) -> int:
+        return await quota_of(tx, user_id, settings.sync.quota_bytes_default)
+
+    keyring = roots.keyring_of(settings)
+    opening = open_files(
+        db, blobs, clock, ids, settings.files, keyring, used_elsewhere=used_by, quota_of=quota, run_upkeep=run_upkeep
+    )
+    files = await stack.enter_async_context(opening)
+    if run_upkeep:
+        start_jobs(stack, files.jobs)
+    return files
 
 
 async def gateway_of(
@@ -353,6 +418,7 @@ async def gateway_of(
     people: IdentityStore,
     door: Door,
     sync: Sync,
+    relay: Relay | None,
     *,
     limiter: Limiter | None,
     report: Report | None = None,
@@ -372,6 +438,8 @@ async def gateway_of(
             user_id = gateway.verifier.user_of(session_id)
             if user_id is not None:
                 sync.on_revoked(user_id, session_id)
+                if relay is not None:
+                    relay.on_revoked(user_id, session_id)
 
     gateway.sessions.on_ended(ended_too)
     return gateway
@@ -387,6 +455,11 @@ def gateway_endpoints(settings: Settings, gateway: Gateway | None) -> list[Endpo
     return gateway.endpoints(Pages(settings.identity.product_name, secure, TEMPLATE_FOLDERS))
 
 
+def relay_endpoints(relay: Relay | None) -> Sequence[Endpoint]:
+    """Everything of the relay, if it is served."""
+    return () if relay is None else relay.endpoints
+
+
 def report_to(services: Services) -> Report:
     """Writes security events of features that know no audit log."""
 
@@ -394,33 +467,6 @@ def report_to(services: Services) -> Report:
         await services.auth_db.write(lambda tx: services.signing_in.events.record(tx, event))
 
     return report
-
-
-async def lifespan(opened: Callable[[], AbstractAsyncContextManager[object]], receive: Receive, send: Send) -> None:
-    """Opens a server when its process begins, and closes it when the process ends (ASGI lifespan)."""
-    await receive()
-    async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(opened())
-        except Exception as error:  # the boundary: whatever keeps the server from starting is told, then it stops
-            _log.error("the server cannot start", error=str(error), exc_info=error)
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-    await send({"type": "lifespan.shutdown.complete"})
-
-
-async def migrated(db: Database, settings: Settings, clock: Clock) -> None:
-    """Brings the schema up to date, or refuses one that is not.
-
-    Raises:
-        MigrationError: it is not, and `database.auto_migrate` is off.
-    """
-    if settings.database.auto_migrate:
-        await migrate.migrate(db, clock)
-    elif await migrate.pending(db):
-        raise migrate.MigrationError("The schema is not up to date: run hapta migrate")
 
 
 async def start_signing_in(stack: AsyncExitStack, identity: Identity, oauth: OAuth | None) -> None:
@@ -460,86 +506,6 @@ def identity_endpoints(settings: Settings, identity: Identity, oauth: OAuth | No
     ]
 
 
-def open_limiter(settings: Settings, clock: Clock) -> Limiter:
-    """Counts in memory, or for many workers in Redis."""
-    if not settings.bus.url:
-        return MemoryLimiter(clock.monotonic)
-    from hapta.bus.redis_limits import RedisLimiter
-
-    return RedisLimiter(settings.bus.url, clock)
-
-
-def limit_classes(settings: RateLimitSettings) -> dict[str, LimitClass]:
-    """The limit classes that endpoints may name."""
-    return {
-        "default": LimitClass("default", Rate.parse(settings.default), "address"),
-        "auth": LimitClass("auth", Rate.parse(settings.auth), "address"),
-        "sync": LimitClass("sync", Rate.parse(settings.sync), "account"),
-        "account": LimitClass("account", Rate.parse(settings.account), "account"),
-        "login": LimitClass("login", Rate.parse(settings.login), "address"),
-        "register": LimitClass("register", Rate.parse(settings.register), "address"),
-        "authorize": LimitClass("authorize", Rate.parse(settings.authorize), "address"),
-        "token": LimitClass("token", Rate.parse(settings.token), "address"),
-        "introspect": LimitClass("introspect", Rate.parse(settings.introspect), "address"),
-        "poll": LimitClass("poll", Rate.parse(settings.poll), "address"),
-    }
-
-
-def about(settings: Settings) -> health.Identity:
-    """What the server says of itself."""
-    sync = settings.sync
-    limits = health.HealthLimits(
-        max_logs_per_push=sync.max_logs_per_push,
-        max_body_bytes=settings.server.max_body_bytes,
-        max_log_bytes=sync.max_log_bytes,
-        max_pull_limit=sync.max_pull_limit,
-    )
-    features = ("sync", "realtime", "longpoll", "devices", "quota", "snapshots", "keyEpochs", "chain", "export")
-    return health.Identity("hapta", hapta.__version__, settings.server.environment, limits, features)
-
-
-def checks(databases: Sequence[Database], bus: Bus) -> dict[str, health.Check]:
-    """What has to be well for the server to be ready."""
-    distinct = list(dict.fromkeys(databases))
-
-    async def schema_is_new() -> None:
-        for database in distinct:
-            if await migrate.pending(database):
-                raise Unavailable("The schema is not up to date")
-
-    async def databases_answer() -> None:
-        for database in distinct:
-            await database.ping()
-
-    async def bus_reaches_all() -> None:
-        if not bus.healthy:
-            raise Unavailable("The bus is away")
-
-    return {"database": databases_answer, "schema": schema_is_new, "bus": bus_reaches_all}
-
-
-def _metrics(services: Services, access_log: AccessLog | None) -> Metrics:
-    metrics = basic_metrics(services.db, services.bus, access_log)
-    metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: services.passwords.waiting)
-    metrics.counter("hapta_password_hashes", "Passwords hashed", lambda: services.passwords.computed)
-    metrics.gauge("hapta_sync_sockets", "Authenticated sync sockets", lambda: services.sync.hub.socket_count)
-    return metrics
-
-
-def basic_metrics(db: Database, bus: Bus, access_log: AccessLog | None) -> Metrics:
-    """What every server measures, whatever its role."""
-    metrics = Metrics(os.getpid())
-    metrics.gauge("hapta_db_waiting", "Transactions that wait for a thread or connection", lambda: db.waiting)
-    metrics.counter("hapta_db_commits", "Commits", lambda: db.stats.commits)
-    metrics.counter("hapta_db_writes", "Write transactions; several share a commit", lambda: db.stats.writes)
-    metrics.counter("hapta_db_reads", "Read transactions", lambda: db.stats.reads)
-    metrics.counter("hapta_db_lock_wait_seconds", "Time spent waiting for locks", lambda: db.stats.lock_wait_seconds)
-    metrics.gauge("hapta_bus_healthy", "1 while the bus reaches every worker", lambda: int(bus.healthy))
-    if access_log is not None:
-        metrics.counter("hapta_access_log_dropped", "Log lines lost to a slow reader", lambda: access_log.dropped)
-    return metrics
-
-
 def create_app(
     settings: Settings,
     *,
@@ -553,47 +519,3 @@ def create_app(
         extra_endpoints: served beside our own, through the same edge.
     """
     return Hapta(settings, clock or SystemClock(), ids or RandomIds(), extra_endpoints)
-
-
-def openapi_document(settings: Settings, version: Literal["3.1.0", "3.0.0"] = "3.1.0") -> dict[str, Any]:
-    """The OpenAPI document of a server with these settings.
-
-    The table is the one that a server makes, over an empty database of its own that is gone afterwards. It has the gateway's
-    routes whether or not PocketBase is installed, and none of its collections: none is asked for any.
-    """
-    gateway = GatewaySettings(enabled="on", db_url=NOBODY_LISTENS, admin_key=secrets.token_urlsafe(24))
-    with tempfile.TemporaryDirectory(prefix="hapta-openapi-") as folder:
-        alone = replace(
-            settings,
-            data=DataSettings(Path(folder)),
-            database=DatabaseSettings(),
-            bus=BusSettings(),
-            gateway=gateway,
-            log=replace(settings.log, access=False),
-        )
-        with capture_logs():  # that nobody listens there is no news, and standard output is for the document
-            endpoints = asyncio.run(_endpoints_of(with_secret(alone)[0]))
-    return document(
-        [endpoint for endpoint in endpoints if not endpoint.hidden],
-        title="Hapta",
-        version=hapta.__version__,
-        description=docs_text(),
-        server_url="/",
-        openapi=version,
-        app_tokens=app_tokens(settings),
-    )
-
-
-def app_tokens(settings: Settings) -> AppTokens | None:
-    """How apps of others get tokens, as the API document says it."""
-    if not settings.oauth.enabled:
-        return None
-    table = Scopes(settings.oauth.scopes)
-    told = {name: f"An app wants to {table.get(name).describe()}" for name in table.names}
-    return AppTokens(AUTHORIZATION, TOKEN, told)
-
-
-async def _endpoints_of(settings: Settings) -> list[Endpoint]:
-    app = create_app(settings)
-    async with app.opened():
-        return app.endpoints

@@ -16,25 +16,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from hapta import around
 from hapta.app import (
     Hapta,
-    about,
-    basic_metrics,
-    checks,
     create_app,
+    files_of,
     gateway_endpoints,
     gateway_of,
     identity_endpoints,
-    lifespan,
-    limit_classes,
-    migrated,
-    open_limiter,
     open_signing_in,
+    relay_endpoints,
     start_jobs,
     start_signing_in,
     sync_key,
     verifier_of,
 )
+from hapta.blobs.connect import open_blobs
 from hapta.bus import connect as bus_connect
 from hapta.bus.bus import Bus
 from hapta.db import connect as db_connect
@@ -48,7 +45,9 @@ from hapta.http.middleware import Edge, RequestIds, access_lines
 from hapta.http.requests import Receive, Scope, Send
 from hapta.http.reverse_proxy import Relay, RelayedOnly, is_internal, not_found
 from hapta.http.upstream import Upstream
+from hapta.identity import roots
 from hapta.identity import routes as account_routes
+from hapta.identity.data_roots import DATA
 from hapta.identity.internal.auth_http import HttpAuthSide
 from hapta.identity.internal.checks import DelegateCheck, LocalCheck
 from hapta.identity.internal.feed import RevocationFeed
@@ -72,7 +71,10 @@ from hapta.kit.process import tune
 from hapta.kit.ratelimit import Limiter
 from hapta.oauth.issuer import Issuer
 from hapta.oauth.metadata import resource_metadata_url
+from hapta.relay.feature import Relay as AgentRelay
+from hapta.relay.feature import open_relay
 from hapta.routes import resource_table
+from hapta.serving import about, basic_metrics, checks, lifespan, limit_classes, migrated, open_limiter
 from hapta.settings import Settings
 from hapta.settings import from_environment as settings_from_environment
 from hapta.sync.feature import Sync, open_sync
@@ -218,12 +220,15 @@ class ResourceServer(_Server):
         self._relay: Relay
         self._request_ids = RequestIds()
         self._sync: Sync
+        self._agents: AgentRelay | None = None
         self._gateway: Gateway | None = None
 
     def begin_stop(self) -> None:
         """The server accepts nothing more: whatever only waits is answered now."""
         if self._public is not None:
             self._sync.hub.stop_waiting()
+            if self._agents is not None:
+                self._agents.stop_waiting()
             if self._gateway is not None:
                 self._gateway.stop_waiting()
 
@@ -267,13 +272,39 @@ class ResourceServer(_Server):
                 case "delegate":
                     verifier = DelegateCheck(auth, feed, clock)
 
+            blobs = await open_blobs(settings.blobs, settings.data.dir, clock, ids)
+            stack.push_async_callback(blobs.close)
+
             async def revoke_device(user_id: str, device_id: str) -> None:
                 await auth.revoke_device(UserId(user_id), device_id)
 
             door = Door(verifier)
-            sync = await open_sync(db, bus, clock, ids, door, settings.sync, revoke_device)
+            files = await files_of(stack, settings, db, blobs, clock, ids)
+            sync = await open_sync(
+                db, bus, clock, ids, door, settings.sync, revoke_device, blobs=blobs, used_elsewhere=files.used
+            )
             stack.push_async_callback(sync.close)
             feed.on_revoked(sync.on_revoked)
+            agents: AgentRelay | None = None
+            data_keys = await roots.opened(db, clock, secret, DATA)
+            if settings.relay.enabled:
+                mail = around.direct_mail(settings, clock, ids)
+                stack.push_async_callback(mail.close)
+                agents = await stack.enter_async_context(
+                    open_relay(
+                        db,
+                        bus,
+                        clock,
+                        ids,
+                        settings.relay,
+                        verifier=door,
+                        keyring=data_keys,
+                        limiter=limiter,
+                        around=around.surroundings(settings, [db], bus, lambda: people, around.at_once(mail)),
+                        attachments=around.keeping(files),
+                    )
+                )
+                feed.on_revoked(agents.on_revoked)
 
             async def rewrap(tx: WriteTx, user_id: UserId, keys: Sequence[RewrappedKey]) -> None:
                 await sync.keys.rewrap(tx, user_id, [sync_key(key) for key in keys])
@@ -287,7 +318,8 @@ class ResourceServer(_Server):
                 passwords,
                 settings.identity,
                 rewrap_vault_keys=rewrap,
-                on_deleted=[sync.service.purge],
+                # In this order everywhere: a session that is deleted locks its account's head, and then its files.
+                on_deleted=[sync.service.purge, *(() if agents is None else (agents.purge,)), files.purge],
             )
             people.on_change(auth.settle)
             try:
@@ -301,15 +333,18 @@ class ResourceServer(_Server):
             metrics = basic_metrics(db, bus, access_log)
             metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: passwords.waiting)
             metrics.gauge("hapta_sync_sockets", "Authenticated sync sockets", lambda: sync.hub.socket_count)
-            self._gateway = await gateway_of(stack, settings, db, bus, clock, ids, people, door, sync, limiter=limiter)
+            files.publish(metrics)
+            self._gateway = await gateway_of(
+                stack, settings, db, bus, clock, ids, people, door, sync, agents, limiter=limiter
+            )
             self.endpoints = resource_table(
-                sync.api,
+                sync,
                 about(settings),
                 clock,
                 checks([db], bus),
                 metrics,
                 server.metrics_token,
-                gateway_endpoints(settings, self._gateway),
+                [*gateway_endpoints(settings, self._gateway), *relay_endpoints(agents), *files.endpoints()],
                 live=None if self._gateway is None else self._gateway.document,
             )
             development = server.environment == "development"
@@ -330,6 +365,9 @@ class ResourceServer(_Server):
             self._relay = Relay(behind, tokens.sign_relay, server, metrics, clock)
             self._internal = Application(resource_routes(people), replace(edge, internal=InternalRequests(tokens)))
             self._sync = sync
+            self._agents = agents
+            if agents is not None:
+                agents.publish(metrics)
             if self._gateway is not None:
                 self._gateway.publish(metrics)
             self._public = Application(self.endpoints, edge, [] if self._gateway is None else self._gateway.dialects)

@@ -11,13 +11,12 @@ from hapta.http.openapi import AppTokens
 from hapta.identity import routes as identity
 from hapta.identity.service import AccountService
 from hapta.kit.clock import Clock
-from hapta.sync import routes as sync
-from hapta.sync.routes import SyncApi
+from hapta.sync.feature import Sync
 
 
 def table(
     accounts: AccountService,
-    sync_api: SyncApi,
+    sync: Sync,
     about: health.Identity,
     clock: Clock,
     checks: Mapping[str, health.Check],
@@ -35,11 +34,11 @@ def table(
         live: what is added to the document while the server runs.
     """
     more = [*identity.routes(accounts), *further]
-    return resource_table(sync_api, about, clock, checks, metrics, metrics_token, more, app_tokens, live)
+    return resource_table(sync, about, clock, checks, metrics, metrics_token, more, app_tokens, live)
 
 
 def resource_table(
-    sync_api: SyncApi,
+    sync: Sync,
     about: health.Identity,
     clock: Clock,
     checks: Mapping[str, health.Check],
@@ -52,7 +51,7 @@ def resource_table(
     """What the resource server of a pair serves itself; the rest is its auth server's (`roles.py`)."""
     endpoints = [
         *health.routes(about, clock, checks, metrics, metrics_token),
-        *sync.routes(sync_api),
+        *sync.endpoints,
         *further,
     ]
     said = docs.About("Hapta", about.version, docs_text(), app_tokens=app_tokens, live=live)

@@ -56,6 +56,7 @@ class RedisBus(Bus):
         self._outbox: deque[tuple[str, bytes]] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._owes_gap = False
+        self._closed = False
         self._listener = asyncio.create_task(self._listen(), name="listen to Redis")
 
     @property
@@ -63,6 +64,9 @@ class RedisBus(Bus):
         return self._listening is not None and not self._owes_gap
 
     async def publish(self, channel: str, message: bytes) -> None:
+        if self._closed:  # sending would open a connection that nobody closes
+            self.dropped += 1
+            return
         if len(self._outbox) >= MAX_WAITING:
             self.dropped += 1
             self._owes_gap = True
@@ -90,8 +94,10 @@ class RedisBus(Bus):
         """As in `Bus`.
 
         Raises:
-            Unavailable: Redis is away; the counter may have been changed all the same.
+            Unavailable: Redis is away; the counter may have been changed all the same. Or the bus is closed.
         """
+        if self._closed:
+            raise Unavailable
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS), self._client.pipeline(transaction=True) as pipe:
                 pipe.incrby(self._prefix + "count:" + key, by)
@@ -101,6 +107,7 @@ class RedisBus(Bus):
             raise Unavailable from error
 
     async def close(self) -> None:
+        self._closed = True
         await ended(self._listener, self._commander, self._sender)
         await self._client.aclose()
 

@@ -39,18 +39,21 @@ async def administration(settings: Settings, *, create: bool = False) -> AsyncGe
         create: whether a SQLite database that is not there yet is made.
     """
     from hapta.app import open_services
+    from hapta.blobs.connect import open_blobs
     from hapta.bus.memory import MemoryBus
 
     async with opened(settings, create=create) as to, auth_opened(to) as auth_db:
         settings, _ = with_secret(settings)
         await _check_sides(to.db, auth_db)
         bus = MemoryBus()
+        blobs = await open_blobs(settings.blobs, settings.data.dir, to.clock, to.ids)
         try:
             async with open_services(
-                settings, to.db, bus, to.clock, to.ids, auth_db=auth_db, run_upkeep=False
+                settings, to.db, bus, to.clock, to.ids, auth_db=auth_db, run_upkeep=False, blobs=blobs
             ) as services:
                 yield Administration(to.db, services.identity.admin, services.sync.service)
         finally:
+            await blobs.close()
             await bus.close()
 
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -21,6 +22,8 @@ from hapta.settings import Settings, SettingsError, is_postgres, previous_secret
 
 LOW_DISK_BYTES: Final = 1024**3
 CLOCK_SKEW_SECONDS: Final = 2.0
+MIN_MASTER_SECRET: Final = 32
+"""Characters (contract relay, section 12.5)."""
 EARLIEST_MS: Final = 1_735_689_600_000
 """2025-01-01: a clock before it was never set."""
 DATABASE_CLOCK: Final = """
@@ -57,7 +60,7 @@ async def _examine(data: Path | None, config: Path | None) -> list[Finding]:
     except SettingsError as error:
         # Without settings there is nothing to connect to; all that is wrong with them is told at once.
         return [Finding("bad", "settings", problem, "see docs/settings.md") for problem in error.problems]
-    findings = [*_settings(settings), *_disk(settings)]
+    findings = [*_settings(settings), *_relay(settings), *_disk(settings), *_blobs(settings)]
     for one in databases(settings):
         part = "database" if one is settings else "auth db"
         findings += [finding async for finding in _database(one, part)]
@@ -77,6 +80,69 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", "settings", "traffic is not encrypted on its way to this server", mend)
     if not settings.ratelimit.enabled:
         yield Finding("warn", "settings", "rate limits are off", "remove ratelimit.enabled = false")
+
+
+def _relay(settings: Settings) -> Iterator[Finding]:
+    """Settings of the relay that contradict each other, or are half there."""
+    relay = settings.relay
+    if not relay.enabled:
+        return
+    found: list[Finding] = []
+    if 0 < len(relay.master_secret) < MIN_MASTER_SECRET:
+        found.append(
+            Finding(
+                "bad",
+                "relay",
+                f"relay.master_secret has fewer than {MIN_MASTER_SECRET} characters: the server does not start",
+                "set the one of the server that the data came from, or remove it",
+            )
+        )
+    github = (relay.github_client_id, relay.github_client_secret)
+    if any(github) and not all(github):
+        mend = "set relay.github_client_id and relay.github_client_secret, or neither"
+        found.append(Finding("bad", "relay", "GitHub is half configured", mend))
+    if all(github) and not relay.github_redirect_url and not settings.server.public_url:
+        mend = "set server.public_url or relay.github_redirect_url"
+        found.append(Finding("warn", "relay", "GitHub sends people back to this machine's own address", mend))
+    if relay.github_webhook_secret and not all(github):
+        mend = "set relay.github_client_id and relay.github_client_secret, or remove the webhook's secret"
+        found.append(Finding("warn", "relay", "GitHub's webhook has a secret, and GitHub is off", mend))
+    if relay.debug_log and settings.server.environment == "production":
+        mend = "remove relay.debug_log"
+        found.append(Finding("warn", "relay", "apps may write into the log of a production server", mend))
+    if relay.voice_requires_subscription and not relay.elevenlabs_api_key:
+        mend = "set relay.elevenlabs_api_key, or remove relay.voice_requires_subscription"
+        found.append(Finding("warn", "relay", "voice asks for a subscription, and is off", mend))
+    if relay.max_message_bytes > relay.max_frame_bytes:
+        mend = "set relay.max_frame_bytes to more than relay.max_message_bytes"
+        found.append(Finding("warn", "relay", "a frame cannot hold the largest message", mend))
+    yield from found or [Finding("ok", "relay", "its settings fit together")]
+
+
+def _blobs(settings: Settings) -> Iterator[Finding]:
+    """Whether the folder for the bytes of files can be written, or the bucket's settings are whole."""
+    own, files = settings.blobs, settings.files
+    parts = urlsplit(own.url)
+    if files.max_attachment_bytes > settings.server.max_body_bytes:
+        mend = "raise server.max_body_bytes, or lower files.max_attachment_bytes"
+        yield Finding("warn", "files", "an attachment may be larger than a request", mend)
+    if own.url and parts.scheme not in ("disk", "s3"):
+        yield Finding("bad", "files", "blobs.url names no store", "use disk:, disk:///path or s3://bucket/prefix")
+    elif parts.scheme == "s3":
+        if bool(own.access_key_id) != bool(own.secret_access_key):
+            mend = "set both, or neither where the machine itself has credentials"
+            yield Finding("bad", "files", "half of the key to the bucket is missing", mend)
+        else:
+            yield Finding("ok", "files", "they lie in a bucket, which is not asked from here")
+    else:
+        folder = Path(unquote(parts.path)) if parts.path else settings.data.dir / "blobs"
+        there = folder if folder.is_dir() else next((p for p in folder.absolute().parents if p.is_dir()), Path("/"))
+        if _writable(there):
+            yield Finding("ok", "files", f"they lie in {folder}")
+        else:
+            yield Finding(
+                "bad", "files", f"{there} cannot be written by this user", "run as the server's user, or chown it"
+            )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

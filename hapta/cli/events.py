@@ -35,6 +35,7 @@ async def event_services(settings: Settings, former_keys: Sequence[str] = ()) ->
     """
     from hapta.http.fetch import GuardedFetch
     from hapta.identity import roots
+    from hapta.identity.data_roots import DATA
     from hapta.identity.event_log import open_event_log
     from hapta.identity.webhooks.deliverer import Deliverer
     from hapta.identity.webhooks.sealing import WebhookSecrets
@@ -43,6 +44,9 @@ async def event_services(settings: Settings, former_keys: Sequence[str] = ()) ->
     async with opened(settings) as to, auth_opened(to) as db:
         settings, _ = with_secret(settings)
         secret = await roots.opened(db, to.clock, roots.keyring_of(settings))
+        await roots.opened(
+            to.db, to.clock, roots.keyring_of(settings), DATA
+        )  # a start has both sides' keys sealed anew
         allow_private = settings.webhooks.allow_private
         recorder = open_event_log(db, to.clock, to.ids, secret, settings.identity, former_keys)
         secrets = WebhookSecrets(secret.sealer("data-seal"))

@@ -37,7 +37,7 @@ def openapi(
 
 def described(version: Literal["3.1.0", "3.0.0"] = "3.1.0") -> Json:
     """The OpenAPI document of a server with default settings. Opens nothing."""
-    from hapta.app import openapi_document
+    from hapta.openapi_document import openapi_document
 
     return openapi_document(Settings(), version)
 

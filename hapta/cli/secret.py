@@ -90,12 +90,22 @@ async def stand(settings: Settings) -> RootState:
     """
     from hapta.db import migrate
     from hapta.identity import roots
+    from hapta.identity.data_roots import DATA
 
     keyring = roots.keyring_of(with_secret(settings)[0])
-    async with connected(databases(settings)[-1]) as db:
-        if await migrate.pending(db):
-            raise CommandError("The schema is not up to date: run hapta migrate")
-        return await db.read(lambda tx: roots.state(tx, keyring), snapshot=False)
+    found: list[RootState] = []
+    for one in databases(settings):  # the auth side's keys and those beside people's data may lie in two of them
+        async with connected(one) as db:
+            if await migrate.pending(db):
+                raise CommandError("The schema is not up to date: run hapta migrate")
+            for side in (roots.AUTH, DATA):
+                found.append(await db.read(lambda tx, side=side: roots.state(tx, keyring, side), snapshot=False))
+    return roots.RootState(
+        sum(one.current for one in found),
+        sum(one.other for one in found),
+        sum(one.foreign for one in found),
+        max(one.sealed_at for one in found),
+    )
 
 
 def last_token_ends_at(settings: Settings, found: RootState) -> int:

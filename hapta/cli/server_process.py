@@ -59,6 +59,7 @@ def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
     import uvicorn
 
     from hapta.http.protocol import BoundedHttpProtocol
+    from hapta.http.socket_protocol import DirectSocketProtocol
 
     server = settings.server
     return uvicorn.Config(
@@ -68,8 +69,8 @@ def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=BoundedHttpProtocol,
         h11_max_incomplete_event_size=server.max_header_bytes,
-        ws="websockets-sansio",
-        ws_max_size=SOCKET_MESSAGE_BYTES,
+        ws=DirectSocketProtocol,
+        ws_max_size=max(SOCKET_MESSAGE_BYTES, settings.relay.max_frame_bytes),
         ws_ping_interval=None,  # the features' own pings know which sockets matter; a second clock costs memory a socket
         ws_per_message_deflate=False,  # ciphertext does not shrink, and each compressor holds 256 KiB
         lifespan="on",

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.identity import person_store
 from hapta.identity import root_store as store
-from hapta.identity.root_store import Root
+from hapta.identity.root_store import OF_AUTH, Root
 from hapta.kit.clock import Clock
-from hapta.kit.keyring import LASTING, Keyring, first_lasting, key_id
+from hapta.kit.keyring import LASTING, Keyring, Lasting, LastingOfData, first_lasting, key_id
 from hapta.kit.seal import KEY_ID_BYTES, BadSeal
 from hapta.settings import Settings, SettingsError
 
@@ -23,6 +23,17 @@ REFUSAL = (
     " started with; to replace that one, give it as identity.jwt_secret_previous (JWT_SECRET_PREVIOUS) beside the new one"
 )
 """What is said of a secret that does not open the database."""
+
+
+class Side(NamedTuple):
+    """Which keys, and where they are kept."""
+
+    table: str
+    purposes: Sequence[Lasting | LastingOfData]
+
+
+AUTH = Side(OF_AUTH, LASTING)
+"""The other one is `data_roots.DATA`."""
 
 
 class RootState(NamedTuple):
@@ -43,27 +54,27 @@ def keyring_of(settings: Settings) -> Keyring:
     return Keyring(settings.identity.jwt_secret, settings.identity.jwt_secret_previous)
 
 
-async def opened(db: Database, clock: Clock, keyring: Keyring) -> Keyring:
+async def opened(db: Database, clock: Clock, keyring: Keyring, side: Side = AUTH) -> Keyring:
     """The ring with its lasting keys; makes those that are not there yet, out of the current secret.
 
     What was stored before there were lasting keys was made with keys derived from the secret, so the first value is that.
 
     Args:
-        db: of the auth side.
+        db: of this side.
 
     Raises:
         SettingsError: a key is sealed under neither of the secrets.
     """
-    lasting = _whole(keyring, await db.read(store.all_roots, snapshot=False))
+    lasting = _whole(keyring, await db.read(lambda tx: store.all_roots(tx, side.table), snapshot=False), side)
     if lasting is None:
-        lasting = await db.write(lambda tx: _complete(tx, clock.now_ms(), keyring))
+        lasting = await db.write(lambda tx: _complete(tx, clock.now_ms(), keyring, side))
     return keyring.with_lasting(lasting)
 
 
-async def state(tx: ReadTx, keyring: Keyring) -> RootState:
+async def state(tx: ReadTx, keyring: Keyring, side: Side = AUTH) -> RootState:
     """Looks, and opens nothing."""
     ids = [key_id(key) for key in keyring.every("root-seal")]
-    roots = await store.all_roots(tx)
+    roots = await store.all_roots(tx, side.table)
     found = [_id_of(root) for root in roots]
     current = found.count(ids[0])
     other = sum(found.count(other) for other in ids[1:])
@@ -78,26 +89,27 @@ async def has_people_alone(db: Database) -> bool:
     return bool(await db.read(lambda tx: person_store.list_people(tx, "", 1), snapshot=False))
 
 
-def _whole(keyring: Keyring, roots: Sequence[Root]) -> dict[str, bytes] | None:
+def _whole(keyring: Keyring, roots: Sequence[Root], side: Side) -> dict[str, bytes] | None:
     """The keys, if all that this release needs are there and sealed under the current secret: then nothing is to be written."""
     current = key_id(keyring.current("root-seal"))
     if any(_id_of(root) != current for root in roots):
         return None
     lasting = _opened(keyring, roots)
-    return lasting if lasting.keys() >= set(LASTING) else None
+    return lasting if lasting.keys() >= set(side.purposes) else None
 
 
-async def _complete(tx: WriteTx, now: int, keyring: Keyring) -> dict[str, bytes]:
+async def _complete(tx: WriteTx, now: int, keyring: Keyring, side: Side) -> dict[str, bytes]:
     # Rows first, locks second, both by purpose: of workers that start together one writes, and the others read what it wrote.
     sealer = keyring.sealer("root-seal")
-    for purpose, key in sorted(first_lasting(keyring.secret).items()):
-        await store.insert(tx, purpose, sealer.seal(key, _context(purpose)), now)
-    roots = await store.lock(tx)
+    for purpose, key in sorted(first_lasting(keyring.secret, side.purposes).items()):
+        await store.insert(tx, purpose, sealer.seal(key, _context(purpose)), now, side.table)
+    roots = await store.lock(tx, side.table)
     lasting = _opened(keyring, roots)
     current = key_id(keyring.current("root-seal"))
     for root in roots:
         if _id_of(root) != current:
-            await store.seal(tx, root.purpose, sealer.seal(lasting[root.purpose], _context(root.purpose)), now)
+            sealed = sealer.seal(lasting[root.purpose], _context(root.purpose))
+            await store.seal(tx, root.purpose, sealed, now, side.table)
     return lasting
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hapta.kit.clock import Clock
 from hapta.mail.sender import Outgoing, TryLater
-from hapta.mail.smtp import as_mail
 
 
 class FileSender:
@@ -30,6 +29,8 @@ class FileSender:
     async def send(self, message: Outgoing) -> None:
         """See `Sender.send`."""
         if message.channel == "email":
+            from hapta.mail.smtp import as_mail  # only who sends mail needs what that brings
+
             content, suffix = bytes(as_mail(message, self._from, self._clock.now())), "eml"
         else:
             content, suffix = f"To: {message.to}\n\n{message.text}\n".encode(), "txt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -22,12 +22,14 @@ class Sender:
     Args:
         connection_id: of the socket, unique among all workers.
         auth_session_id: the session of its token.
+        protocol: that it speaks; its clients differ in what they expect of a session's end (contract relay, section 14.3).
     """
 
     account_id: str
     connection_id: str
     scope: Scope
     auth_session_id: str = ""
+    protocol: Literal["native", "socketio"] = "socketio"
 
 
 class Nothing:

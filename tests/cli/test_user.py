@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hapta.testing.server import TestHapta
 from tests.cli.conftest import Command
 
 PASSWORD = "correct horse battery staple\n"
@@ -90,3 +91,22 @@ def test_roles_and_bans_are_set_by_address(hapta: Command, environ: dict[str, st
     assert "disabled" not in hapta("user", "list", env=environ).stdout
     assert "Is no role" in hapta("user", "role", "ada@example.org", "two words", env=environ, status=1).stderr
     assert hapta("user", "disable", "bob@example.org", env=environ, status=1).stderr.count("\n") == 1
+
+
+@pytest.mark.anyio
+async def test_with_an_account_go_its_files_and_agent_sessions(hapta: Command, folder: Path) -> None:
+    async with TestHapta(folder) as server:
+        account = await server.register("ada@example.org")
+        file = {"file": ("notes.txt", b"a note", "text/plain")}
+        assert (await account.post("/v1/uploads", files=file)).status_code == 200
+        session = {"tag": "one", "metadata": "opaque"}
+        assert (await account.post("/v1/sessions", json=session)).status_code == 200
+    keyed = {"JWT_SECRET": server.settings.identity.jwt_secret}
+    hapta("user", "delete", "ada@example.org", "--yes", "--data", ".", env=keyed)
+    async with TestHapta(folder) as server:
+        left = await server.app.services.db.read(
+            lambda tx: tx.fetch_one(
+                "SELECT (SELECT count(*) FROM res_files), (SELECT count(*) FROM res_relay_sessions)"
+            )
+        )
+    assert left == (0, 0)

@@ -22,8 +22,7 @@ from typing import Any
 from tests.servers import Run, Server
 
 HERE = Path(__file__).resolve().parent
-MODULES = HERE / "node_modules"
-UNPACKED = MODULES / ".chromium"
+UNPACKED = HERE / "node_modules" / ".chromium"
 INSTALL_SECONDS = 300.0
 SCRIPT_SECONDS = 240.0
 
@@ -51,10 +50,10 @@ def _alone() -> Generator[None]:
         os.close(folder)
 
 
-def _run(*words: str | Path, env: Mapping[str, str] | None = None) -> None:
+def _run(*words: str | Path, folder: Path = HERE, env: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(
         [_wheel() / "bin/node", *words],
-        cwd=HERE,
+        cwd=folder,
         env=_environment(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -64,21 +63,23 @@ def _run(*words: str | Path, env: Mapping[str, str] | None = None) -> None:
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
 
 
-def _install() -> None:
+def _install(folder: Path) -> None:
     """Installs exactly what package-lock.json names, unless that was done; no package's own scripts are run."""
-    wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = MODULES / ".installed"
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     npm = _wheel() / "lib/node_modules/npm/bin/npm-cli.js"
-    _run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    # Optional packages are binaries for other machines and for programs that no test starts.
+    optional = [] if folder == HERE else ["--omit=optional"]
+    _run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *optional, folder=folder)
     stamp.write_text(wanted)
 
 
 def _unpacked_chromium() -> tuple[Path, dict[str, str]]:
     """The Chromium of the npm package, and what its environment must name; takes seconds the first time."""
     if not UNPACKED.exists():
-        half = MODULES / ".chromium-half"
+        half = UNPACKED.with_name(".chromium-half")
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
         _run("unpack.mjs", env={"TMPDIR": str(half)})
@@ -88,16 +89,21 @@ def _unpacked_chromium() -> tuple[Path, dict[str, str]]:
 
 
 class Node:
-    """Runs the scripts of this folder; made once the packages are there."""
+    """Runs the scripts of a folder; made once the packages are there.
 
-    def __init__(self) -> None:
+    Args:
+        folder: the scripts, with a package-lock.json of their own.
+    """
+
+    def __init__(self, folder: Path = HERE) -> None:
+        self._folder = folder
         with _alone():
-            _install()
+            _install(folder)
 
     def start(self, script: str, **given: Any) -> subprocess.Popen[str]:
         """Starts a script with its arguments as one JSON object; it answers with lines of JSON."""
         return subprocess.Popen(
-            [_wheel() / "bin/node", HERE / script, json.dumps(given)],
+            [_wheel() / "bin/node", self._folder / script, json.dumps(given)],
             env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

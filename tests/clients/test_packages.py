@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("folder", ["tests/clients", "bench/peers/oidc_provider"])
+@pytest.mark.parametrize(
+    "folder", ["tests/clients", "tests/clients/happy", "bench/peers/oidc_provider", "bench/peers/relay_node"]
+)
 def test_packages_are_pinned_by_hash_and_without_addresses(folder: str) -> None:
     lock = json.loads((ROOT / folder / "package-lock.json").read_text())["packages"]
     package = json.loads((ROOT / folder / "package.json").read_text())

@@ -61,7 +61,7 @@ def test_the_api_page_is_what_the_endpoint_table_says() -> None:
 def test_the_api_is_described_with_the_gateway_and_without_starting_anything() -> None:
     program = """
 import sys
-from hapta.app import openapi_document
+from hapta.openapi_document import openapi_document
 from hapta.settings import Settings
 started = []
 sys.addaudithook(lambda event, given: started.append(given) if event == "subprocess.Popen" else None)
@@ -129,7 +129,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 @pytest.fixture(scope="module")
 def paths() -> set[str]:
     """Of every route that is not hidden."""
-    from hapta.app import openapi_document
+    from hapta.openapi_document import openapi_document
 
     return set(openapi_document(Settings())["paths"])
 

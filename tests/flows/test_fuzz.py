@@ -22,8 +22,8 @@ import requests
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from hapta.app import openapi_document
 from hapta.http.api import Endpoint
+from hapta.openapi_document import openapi_document
 from hapta.settings import Settings
 from hapta.testing.server import Account, SocketClosed, TestHapta
 from tests.servers import HaptaServer, Run
@@ -47,6 +47,8 @@ DOCUMENT = openapi_document(Settings())
 def can_be_wrong(operation: dict[str, Any]) -> bool:
     """Whether the document says enough for its opposite to exist. A form may hold anything: tests/flows/test_fuzz_forms.py."""
     content = operation.get("requestBody", {}).get("content", {})
+    if "application/octet-stream" in content:  # there are no bytes that are none
+        return False
     return bool(operation.get("parameters") or content.keys() - {"application/x-www-form-urlencoded"})
 
 
@@ -72,6 +74,7 @@ QUIET = {
     "HAPTA_IDENTITY_ARGON2_MEMORY_KIB": "64",
     "HAPTA_IDENTITY_ARGON2_ITERATIONS": "1",
     "HAPTA_SYNC_MAX_WAIT_MS": "0",
+    "GITHUB_WEBHOOK_SECRET": "without one its route answers 500, as the contract says",
 }
 
 
@@ -121,7 +124,13 @@ def test_answers_conform_to_the_document(
     def check(case: Any) -> None:
         nonlocal token
         with requests.Session() as session:
-            answer = case.call(server.url, session=session, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+            answer = case.call(
+                server.url,
+                session=session,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=30,
+                allow_redirects=False,  # some lead out of this server
+            )
         if path.startswith("/auth/") and answer.status_code < 300:
             token = new_token(server.url)  # the call may have ended the session that made it
         assert answer.status_code != 503

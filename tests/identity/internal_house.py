@@ -10,7 +10,6 @@ from typing import Any
 
 import uvicorn
 
-from hapta.app import limit_classes
 from hapta.cli.server_process import uvicorn_config
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
@@ -25,6 +24,7 @@ from hapta.identity.internal.tokens import InternalTokens
 from hapta.kit.access import Caller
 from hapta.kit.clock import Clock
 from hapta.kit.errors import InvalidToken
+from hapta.serving import limit_classes
 from hapta.settings import RateLimitSettings, ServerSettings, Settings
 
 

@@ -266,6 +266,8 @@ VALUES = {
     "new": "…78",
     "factor": "totp",
     "url": "https://hooks.example.com/<in>",
+    "days": "7",
+    "inviter": "ada<in>",
 }
 
 

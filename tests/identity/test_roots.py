@@ -12,8 +12,9 @@ from hapta.db.connect import connect
 from hapta.db.database import Database
 from hapta.db.migrate import migrate
 from hapta.identity import roots
+from hapta.identity.data_roots import DATA
 from hapta.kit.clock import SystemClock
-from hapta.kit.keyring import LASTING, Keyring, first_lasting
+from hapta.kit.keyring import LASTING, LASTING_OF_DATA, Keyring, first_lasting
 from hapta.settings import DatabaseSettings, SettingsError
 from hapta.testing.clock import FakeClock
 
@@ -100,3 +101,22 @@ async def test_the_state_tells_whether_the_previous_secret_is_still_needed(db: D
     after = await db.read(lambda tx: roots.state(tx, Keyring(SECOND, FIRST)))
     assert (after.current, after.other, after.foreign) == (len(LASTING), 0, 0)
     assert after.sealed_at == FakeClock().now_ms()
+
+
+# --- what lies beside people's data ---
+
+
+async def test_keys_beside_peoples_data_are_kept_apart_and_outlive_the_secret_too(db: Database) -> None:
+    first = await roots.opened(db, FakeClock(), Keyring(FIRST), DATA)
+    assert not await roots.has_people_alone(db)
+    assert await db.read(lambda tx: tx.fetch_value("SELECT count(*) FROM auth_roots")) == 0
+    later = await roots.opened(db, FakeClock(), Keyring(SECOND, FIRST), DATA)
+    alone = await roots.opened(db, FakeClock(), Keyring(SECOND), DATA)
+    for purpose in LASTING_OF_DATA:
+        assert first.current(purpose) == later.current(purpose) == alone.current(purpose)
+    with pytest.raises(RuntimeError, match="before it was read"):
+        first.current("subject")
+    state = await db.read(lambda tx: roots.state(tx, Keyring(SECOND), DATA))
+    assert (state.current, state.other, state.foreign) == (len(LASTING_OF_DATA), 0, 0)
+    with pytest.raises(SettingsError):
+        await roots.opened(db, FakeClock(), Keyring(FIRST), DATA)

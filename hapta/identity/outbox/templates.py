@@ -7,14 +7,15 @@ A message is `messages_text/<locale>/<name>.txt` (first line: the subject), besi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import NamedTuple
-
-import jinja2
+from typing import TYPE_CHECKING, NamedTuple
 
 from hapta.mail.sender import Channel
+
+if TYPE_CHECKING:
+    import jinja2
 
 FALLBACK = "en"
 LAYOUT = "_layout.html"
@@ -40,10 +41,18 @@ class Templates:
         self._product = product_name
         self._domain = domain
         self._files = _files()
-        self._plain = self._environment(autoescape=False)
-        self._html = self._environment(autoescape=True)
+
+    @cached_property
+    def _plain(self) -> jinja2.Environment:
+        return self._environment(autoescape=False)
+
+    @cached_property
+    def _html(self) -> jinja2.Environment:
+        return self._environment(autoescape=True)
 
     def _environment(self, *, autoescape: bool) -> jinja2.Environment:
+        import jinja2  # with the first message: a server at rest does without
+
         return jinja2.Environment(
             loader=jinja2.DictLoader(dict(self._files)),
             autoescape=autoescape,  # noqa: S701 - off for plain text, which nobody reads as HTML

@@ -23,18 +23,7 @@ from hapta.db.database import ReadTx, WriteTx
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.relay.models import Audience, Update
-
-COLUMNS = [
-    ("account_id", "text"),
-    ("seq", "bigint"),
-    ("id", "text"),
-    ("audience", "text"),
-    ("audience_id", "text"),
-    ("body", "bytea"),
-    ("ref", "text"),
-    ("sender", "text"),
-    ("created_at", "bigint"),
-]
+from hapta.relay.updates import store
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 class Head:
     """An account's head, locked in a transaction: gives out numbers and collects what they are for."""
 
-    __slots__ = ("_ids", "_now_ms", "_rows", "account_id", "feed_seq", "seq", "updates")
+    __slots__ = ("_before", "_ids", "_now_ms", "_rows", "account_id", "feed_seq", "seq", "updates")
 
     def __init__(self, account_id: str, seq: int, feed_seq: int, now_ms: int, ids: Ids) -> None:
         self.account_id = account_id
@@ -50,11 +39,14 @@ class Head:
         self.feed_seq = feed_seq
         """Number of the last item of the account's feed; whoever adds one raises it."""
         self.updates: list[Update] = []
+        self._before = (seq, feed_seq)
         self._rows: list[tuple[str, int, str, str, str, bytes | None, str, str, int]] = []
         self._now_ms = now_ms
         self._ids = ids
 
-    def add(self, body: Mapping[str, object], audience: Audience, *, ref: str = "", sender: str = "") -> Update:
+    def add(
+        self, body: Mapping[str, object] | msgspec.Struct, audience: Audience, *, ref: str = "", sender: str = ""
+    ) -> Update:
         """Numbers an update.
 
         Args:
@@ -86,8 +78,13 @@ class Head:
         await save(tx, [self])
 
     @property
+    def moved(self) -> bool:
+        """Whether there is anything to save."""
+        return self._before != (self.seq, self.feed_seq)
+
+    @property
     def rows(self) -> Sequence[tuple[str, int, str, str, str, bytes | None, str, str, int]]:
-        """The log's new rows, in the order of `COLUMNS`."""
+        """The log's new rows, as `store.save_heads` takes them."""
         return self._rows
 
 
@@ -104,15 +101,11 @@ class Heads:
 
     async def all_locked(self, tx: WriteTx, account_ids: Sequence[str]) -> dict[str, Head]:
         """Several heads, locked in the order of their ids, so that no two transactions wait for each other."""
-        wanted = sorted(set(account_ids))
-        rows = await _lock(tx, wanted)
-        if len(rows) < len(wanted):
-            await tx.execute(
-                "INSERT INTO res_relay_heads (account_id, seq, feed_seq)"
-                " SELECT missing.value, 0, 0 FROM unnest(:ids::text[]) AS missing(value) WHERE true ON CONFLICT DO NOTHING",
-                ids=[account_id for account_id in wanted if account_id not in rows],
-            )
-            rows = await _lock(tx, wanted)
+        rows = await store.lock_heads(tx, account_ids)
+        missing = [account_id for account_id in account_ids if account_id not in rows]
+        if missing:
+            await store.insert_heads(tx, missing)
+            rows = await store.lock_heads(tx, account_ids)
         now_ms = self._clock.now_ms()
         return {
             account_id: Head(account_id, seq, feed_seq, now_ms, self._ids)
@@ -120,32 +113,19 @@ class Heads:
         }
 
 
-async def _lock(tx: WriteTx, account_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    rows = await tx.fetch_all(
-        "SELECT account_id, seq, feed_seq FROM res_relay_heads WHERE account_id = any(:ids::text[])"
-        " ORDER BY account_id FOR UPDATE",
-        ids=list(account_ids),
-    )
-    return {account_id: (seq, feed_seq) for account_id, seq, feed_seq in rows}
+async def hold(tx: WriteTx, account_ids: Sequence[str]) -> None:
+    """Locks the heads of accounts, as far as they have one, for changes without a number that must not cross each other."""
+    await store.lock_heads(tx, account_ids)
 
 
 async def save(tx: WriteTx, heads: Sequence[Head]) -> None:
     """Writes what several heads gave out: two statements for all of them."""
-    changed = [head for head in heads if head.updates or head.feed_seq]
-    if not changed:
-        return
-    await tx.execute_many(
-        "UPDATE res_relay_heads SET seq = :seq, feed_seq = :feed_seq WHERE account_id = :account_id",
-        [{"seq": head.seq, "feed_seq": head.feed_seq, "account_id": head.account_id} for head in changed],
-    )
-    rows = [row for head in changed for row in head.rows]
-    if rows:
-        await tx.insert_rows("res_relay_updates", COLUMNS, rows)
+    changed = [head for head in heads if head.moved]
+    if changed:
+        rows = [row for head in changed for row in head.rows]
+        await store.save_heads(tx, [(head.account_id, head.seq, head.feed_seq) for head in changed], rows)
 
 
 async def seqs(tx: ReadTx, account_ids: Sequence[str]) -> dict[str, int]:
     """The last number of each account; one that has no row yet is at 0."""
-    rows = await tx.fetch_all(
-        "SELECT account_id, seq FROM res_relay_heads WHERE account_id = any(:ids::text[])", ids=list(account_ids)
-    )
-    return {**dict.fromkeys(account_ids, 0), **dict(rows)}
+    return {**dict.fromkeys(account_ids, 0), **await store.head_seqs(tx, account_ids)}

@@ -1,0 +1,1 @@
+"""Access keys: what lets a machine open a session."""

@@ -1,0 +1,1 @@
+"""Accounts at other services: tokens of vendors, sealed, and a GitHub account."""

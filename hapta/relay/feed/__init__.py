@@ -1,0 +1,1 @@
+"""The feed of an account (contract relay, section 9.4)."""

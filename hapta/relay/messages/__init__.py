@@ -1,0 +1,1 @@
+"""Messages of sessions: one counter and one way in for all three interfaces."""

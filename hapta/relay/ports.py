@@ -1,0 +1,20 @@
+"""What nouns need of the hub: somebody who tells. `updates.service.Updates` is the one that does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hapta.relay.models import Event, Update
+
+
+class Teller(Protocol):
+    """Tells sockets of an account, in this worker and in all others. Neither method raises."""
+
+    async def announce(self, updates: Sequence[Update], /) -> None:
+        """Tells what a transaction numbered; called after its commit."""
+        ...
+
+    async def tell(self, *events: Event) -> None:
+        """Tells ephemerals and other frames without a number."""
+        ...

@@ -1,0 +1,1 @@
+"""Where an account's phones are reached (contract relay, section 9.6)."""

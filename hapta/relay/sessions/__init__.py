@@ -1,0 +1,1 @@
+"""Sessions of agents: what they are about and how they stand, encrypted by the clients."""

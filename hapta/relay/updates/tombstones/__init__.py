@@ -1,0 +1,1 @@
+"""Tombstones: what an account deleted, kept for clients that were away."""

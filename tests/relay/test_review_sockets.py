@@ -1,0 +1,115 @@
+"""Sockets whose client means harm: floods, frames behind the end, numbers that JSON can say and few can hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from hapta.relay.rpc import service as rpc_service
+from tests.relay.engine import Poller, client
+from tests.relay.house import A, Guest, House, NativeSocket, OpenHouse
+
+JSON = {"content-type": "application/json"}
+pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+
+
+async def test_a_body_of_more_packets_than_a_minute_has_ends_the_client(new_house: OpenHouse) -> None:
+    house = await new_house(frames_per_minute=60)
+    poller = Poller(house)
+    await poller.begin()
+    assert (await poller.post("\x1e".join(["3"] * 61))).status_code == 400
+    assert await poller.poll() == ["1"]
+
+
+async def test_answers_to_pings_count_like_everything_else(new_house: OpenHouse) -> None:
+    house = await new_house(frames_per_minute=60)
+    async with client(house.guest("a")) as socket:
+        for _ in range(60):
+            await socket.send("3")
+        assert await socket.closed() == 1008
+
+
+class SlowReader(NativeSocket):
+    """Takes nothing while `reads` is not set."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.app, "/v1/websocket?clientType=session-scoped&sessionId=s&token=a", {})
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    async def _put(self, message: Any) -> None:
+        await self.reads.wait()
+        await super()._put(message)
+
+
+async def test_a_socket_that_was_ended_does_nothing_more_while_the_rest_goes_out(house: House, a: Guest) -> None:
+    async with a.socket() as watcher, SlowReader(house) as agent:
+        (connection,) = [each for each in house.relay.hub.of_account(A) if each.id == agent.id]
+        agent.reads.clear()
+        await agent.emit("ping")  # its answer waits
+        await agent.emit("before")
+        await watcher.event("before")
+        connection.end(4001, "token was revoked")
+        await agent.emit("behind")
+        assert await watcher.seen() == []
+        agent.reads.set()
+        assert await agent.closed() == 4001
+
+
+async def test_what_is_nested_too_deep_to_pass_on_ends_nobody_and_is_no_fault_of_the_server(
+    house: House, a: Guest
+) -> None:
+    failed = house.relay.dispatch.failed
+    async with a.socket() as watcher, a.socket(session="s") as agent, client(a, session="t") as other:
+        for depth in range(900, 1000):
+            deep = f'{{"n":{"[" * depth}{"]" * depth}}}'
+            for name in ("whatever", "acp-permission-request"):
+                await agent.send(f'{{"event":"{name}","data":{deep}}}')
+        await agent.emit("fine")
+        assert (await watcher.frame(lambda frame: frame["event"] == "fine"))["data"] is None
+        assert watcher.kept
+        for depth in range(900, 1000):
+            deep = "[" * depth + "]" * depth
+            content = f'{{"message":{{"type":"x","timestamp":1,"payload":{deep}}}}}'
+            assert (await a.post("/v1/websocket/broadcast", content=content, headers=JSON)).status_code in (200, 400)
+        assert await other.emit("ping", ack=True) == {}
+    assert house.relay.dispatch.failed == failed
+
+
+async def test_calls_that_wait_hold_no_more_memory_than_an_account_may(
+    house: House, a: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_service, "MAX_PENDING_BYTES", 10_000)
+    async with a.socket(machine="m") as target, a.socket() as first, a.socket() as second:
+        long = {"method": "m:do", "params": "x" * 6_000}
+        waiting = asyncio.create_task(first.emit("rpc-call", long, ack=True))
+        request = await target.frame(lambda frame: frame["event"] == "rpc-request")
+        refused = await second.emit("rpc-call", long, ack=True)
+        assert refused == {"ok": False, "error": "Too many RPC calls"}
+        await target.send({"event": "rpc-response", "ackId": request["ackId"], "ack": 1})
+        assert (await waiting) == {"ok": True, "result": 1}
+        again = asyncio.create_task(second.emit("rpc-call", long, ack=True))
+        request = await target.frame(lambda frame: frame["event"] == "rpc-request")
+        await target.send({"event": "rpc-response", "ackId": request["ackId"], "ack": 2})
+        assert (await again) == {"ok": True, "result": 2}
+
+
+@pytest.mark.parametrize("name", ["connect", "connect_error", "disconnecting", "newListener", "removeListener"])
+async def test_names_that_break_a_socketio_client_are_not_passed_on(house: House, a: Guest, name: str) -> None:
+    async with client(a) as watcher, a.socket(session="s") as agent:
+        await agent.emit(name, {})
+        await agent.emit("fine", {})
+        await watcher.heard("fine")
+        assert watcher.packets == []
+
+
+@pytest.mark.parametrize("token", ["\u00e9", "\U0001f600", "x" * 100_000], ids=["latin", "far", "long"])
+async def test_a_token_of_any_characters_is_only_a_wrong_one(house: House, token: str) -> None:
+    socket = house.socket("/v1/websocket")
+    await socket.open()
+    await socket.send(json.dumps({"event": "auth", "data": {"token": token}}))
+    assert await socket.closed() == 4001
+    await socket.close()
