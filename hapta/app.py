@@ -153,7 +153,7 @@ async def open_services(
             revoke_device,
             run_upkeep=run_upkeep,
             blobs=blobs,
-            used_elsewhere=files.used,
+            used_elsewhere=files.used_by,
         )
         stack.push_async_callback(sync.close)
         sessions.on_revoked(sync.on_revoked)

@@ -281,7 +281,7 @@ class ResourceServer(_Server):
             door = Door(verifier)
             files = await files_of(stack, settings, db, blobs, clock, ids)
             sync = await open_sync(
-                db, bus, clock, ids, door, settings.sync, revoke_device, blobs=blobs, used_elsewhere=files.used
+                db, bus, clock, ids, door, settings.sync, revoke_device, blobs=blobs, used_elsewhere=files.used_by
             )
             stack.push_async_callback(sync.close)
             feed.on_revoked(sync.on_revoked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -59,9 +59,9 @@ class Files:
         """See `FileService.purge`."""
         await self.service.purge(tx, user_id)
 
-    async def used(self, tx: ReadTx, user_id: str) -> int:
-        """See `FileService.used`."""
-        return await self.service.used(tx, user_id)
+    async def used_by(self, tx: ReadTx, user_ids: Sequence[str]) -> Mapping[str, int]:
+        """See `FileService.used_by`."""
+        return await self.service.used_by(tx, user_ids)
 
     def publish(self, metrics: Metrics) -> None:
         """Shows the numbers of this worker."""

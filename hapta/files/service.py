@@ -5,7 +5,7 @@ Everything is asked for by account and id together, so that nobody ever learns o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 
@@ -262,9 +262,9 @@ class FileService:
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 
-    async def used(self, tx: ReadTx, user_id: str) -> int:
-        """What the account keeps here, in bytes, for a quota that is shared with others."""
-        return (await store.used(tx, user_id)).bytes
+    async def used_by(self, tx: ReadTx, user_ids: Sequence[str]) -> Mapping[str, int]:
+        """What accounts keep here, in bytes, for a quota that is shared with others."""
+        return await store.used_by(tx, user_ids)
 
     async def usage(self, user_id: str) -> Usage:
         """What the account keeps here."""

@@ -85,6 +85,12 @@ async def used(tx: ReadTx, user_id: str) -> Usage:
     return Usage(0, 0) if row is None else Usage(*row)
 
 
+async def used_by(tx: ReadTx, user_ids: Sequence[str]) -> dict[str, int]:
+    """The bytes of accounts, as far as they keep any."""
+    sql = "SELECT user_id, bytes FROM res_file_accounts WHERE user_id = any(:user_ids::text[])"
+    return dict(await tx.fetch_all(sql, user_ids=list(user_ids)))
+
+
 async def add_usage(tx: WriteTx, user_id: str, size: int, files: int) -> None:
     sql = """UPDATE res_file_accounts SET bytes = bytes + :size, files = files + :files WHERE user_id = :user_id"""
     await tx.execute(sql, user_id=user_id, size=size, files=files)

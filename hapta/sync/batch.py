@@ -6,7 +6,7 @@ kept after it: what later transactions may remember of it is `hapta.sync.heads`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 
 from hapta.db.database import Row, WriteTx
@@ -14,6 +14,7 @@ from hapta.kit.errors import HaptaError
 from hapta.sync import store
 from hapta.sync.errors import AccountGone, QuotaExceeded, TooManyVaults, UnknownKeyEpoch
 from hapta.sync.models import EMPTY_CHAIN, Growth, NewlyStored, Push, Pushed, Stored, Stream, Vault, chains_over
+from hapta.sync.quota import Quota
 
 Outcome = Pushed | HaptaError
 Known = dict[bytes, tuple[int, int, str | None]]
@@ -31,15 +32,17 @@ class Batch:
     Args:
         streams: the locked head rows, or what they are believed to be.
         vaults: live vaults, where they are believed as well; else `load` reads them.
+        elsewhere: what other features keep for accounts with a quota; else `load` reads it.
     """
 
     def __init__(
         self,
         streams: dict[str, Stream],
         now_ms: int,
-        quota_bytes_default: int,
+        quota: Quota,
         max_vaults: int,
         vaults: dict[VaultAt, Vault] | None = None,
+        elsewhere: Mapping[str, int] | None = None,
     ) -> None:
         self.streams = dict(streams)
         self.vaults: dict[VaultAt, Vault] = vaults or {}
@@ -47,7 +50,8 @@ class Batch:
         self._vaults_before: dict[VaultAt, Vault] = {}  # of those that grow
         self._epochs: set[tuple[str, str, int]] = set()
         self._now_ms = now_ms
-        self._quota_bytes_default = quota_bytes_default
+        self._quota = quota
+        self.elsewhere: Mapping[str, int] = elsewhere or {}
         self._max_vaults = max_vaults
         self._vault_counts: dict[str, int] = {}  # of streams to which a push brings a new vault
         self._rows: list[Row] = []
@@ -57,6 +61,7 @@ class Batch:
     async def load(self, tx: WriteTx, pushes: Sequence[Push]) -> None:
         """Reads what the pushes need, under the lock."""
         vault_ids = sorted({push.vault_id for push in pushes})
+        self.elsewhere = await self._quota.elsewhere(tx, self.streams.values())
         self.vaults = await store.live_vaults(tx, list(self.streams), vault_ids)
         if any(push.epochs_used for push in pushes):
             self._epochs = await store.key_epochs(tx, list(self.streams), vault_ids)
@@ -109,11 +114,12 @@ class Batch:
             return TooManyVaults(limits={"maxVaults": self._max_vaults})
         new = range(len(push.keys)) if known is None else _first_seen(push.keys, known)
         size = push.size if known is None else sum(push.sizes[index] for index in new)
-        maximum = self._quota_bytes_default if stream.quota_bytes is None else stream.quota_bytes
-        if maximum and size and stream.bytes + size > maximum:
+        maximum = self._quota.maximum(stream)
+        used = stream.bytes + self.elsewhere.get(stream.id, 0)
+        if maximum and size and used + size > maximum:
             if known is None:
                 raise DuplicatesFound
-            return QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": stream.bytes, "neededBytes": size})
+            return QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": used, "neededBytes": size})
         return self._append(stream, vault, push, size, new, known)
 
     def _append(

@@ -20,7 +20,7 @@ from hapta.sync.keys import VaultKeys
 from hapta.sync.long_requests import LongRequests
 from hapta.sync.models import Page
 from hapta.sync.push import Committer
-from hapta.sync.quota import UsedElsewhere, nothing_elsewhere
+from hapta.sync.quota import Quota, UsedElsewhere, nothing_elsewhere
 from hapta.sync.realtime import Hub
 from hapta.sync.routes import SyncApi, prepare_answer, pulled_logs, routes
 from hapta.sync.schemas import PulledLog
@@ -99,6 +99,7 @@ async def open_sync(
     long_requests = LongRequests(verifier, clock)
     streams = Streams(db, clock, ids, settings.max_vaults_per_account)
     devices = Devices(db, clock, revoke_tokens, settings.max_devices_per_account)
+    quota = Quota(settings.quota_bytes_default, used_elsewhere, clock)
     committer = Committer(
         db,
         clock,
@@ -106,12 +107,12 @@ async def open_sync(
         hub.announce,
         # SQLite is at work in this process: preparing beside its thread, and taking turns with it, costs more than it saves.
         meanwhile=prepare_answer if db.engine == "postgres" else None,
-        quota_bytes_default=settings.quota_bytes_default,
+        quota=quota,
         max_vaults=settings.max_vaults_per_account,
     )
-    service = SyncService(db, clock, streams, committer, hub, devices, settings)
+    service = SyncService(db, clock, streams, committer, hub, devices, settings, quota)
     keys = VaultKeys(db, clock, ids, streams)
-    snapshots = Snapshots(db, clock, settings)
+    snapshots = Snapshots(db, clock, quota)
     exporter = Exporter(db, clock, streams)
     importer = Importer(db, clock, streams, service, keys, snapshots, committer)
     upkeep = Upkeep(db, clock, settings)
@@ -129,7 +130,7 @@ async def open_sync(
     sweeper = blob_api = None
     if blobs is not None:
         sweeper = Sweeper(db, clock, blobs)
-        vault_blobs = VaultBlobs(db, clock, ids, blobs, settings, sweeper.wake, used_elsewhere)
+        vault_blobs = VaultBlobs(db, clock, ids, blobs, settings, sweeper.wake, quota)
         blob_api = BlobApi(vault_blobs, long_requests, settings.max_blob_bytes)
     await hub.start()
     if run_upkeep:

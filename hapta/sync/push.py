@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hapta.db.database import Database, UniqueViolation, WriteTx
@@ -24,6 +24,7 @@ from hapta.sync import store
 from hapta.sync.batch import Batch, DuplicatesFound, Outcome, VaultAt
 from hapta.sync.heads import Heads
 from hapta.sync.models import Push, Pushed, Stream, Vault
+from hapta.sync.quota import Quota, nothing_elsewhere
 
 Announce = Callable[[Sequence[Pushed]], Awaitable[None]]
 ONE_STREAMS_SHARE = 0.25
@@ -51,7 +52,7 @@ class Committer:
         announce: called after each commit with the pushes that stored something. It must not raise.
         meanwhile: may prepare what a push will be answered with while the database is at work. It must not tell anybody: the
             push may still fail.
-        quota_bytes_default: for streams without a quota of their own; 0 means none.
+        quota: of accounts; None: there is none.
         max_vaults: live vaults that one stream may have.
         lanes: transactions that may be in flight at once (disjoint streams).
         max_waiting_bytes: beyond this, and beyond `max_waiting` pushes, new ones are refused; those of one stream beyond a
@@ -66,7 +67,7 @@ class Committer:
         announce: Announce,
         *,
         meanwhile: Callable[[Pushed], None] | None = None,
-        quota_bytes_default: int = 0,
+        quota: Quota | None = None,
         max_vaults: int = 1000,
         lanes: int | None = None,
         max_waiting: int = 10_000,
@@ -79,7 +80,7 @@ class Committer:
         self._ids = ids
         self._announce = announce
         self._meanwhile = meanwhile
-        self._quota_bytes_default = quota_bytes_default
+        self._quota = quota or Quota(0, nothing_elsewhere, clock)
         self._max_vaults = max_vaults
         self._heads = Heads()
         # SQLite has one writer: more lanes would only make smaller groups.
@@ -231,10 +232,13 @@ class Committer:
     async def _write(self, pushes: Sequence[Push]) -> list[Outcome]:
         ids = sorted({push.stream_id for push in pushes})
         believed = self._heads.of(pushes)
+        elsewhere = self._quota.remembered(believed[0].values()) if believed else None
+        if elsewhere is None:
+            believed = None
         self._heads.forget(ids)  # until the commit is certain
         look_up = False
         try:
-            outcomes = await self._write_believed(pushes, *believed) if believed else None
+            outcomes = await self._write_believed(pushes, *believed, elsewhere or {}) if believed else None
             if outcomes is not None:
                 return outcomes
         except (DuplicatesFound, UniqueViolation):
@@ -246,10 +250,15 @@ class Committer:
         if believed and not look_up:
             self._heads.found_moved([id_ for id_, stream in believed[0].items() if batch.read_otherwise(stream)])
         self._heads.learn(batch.heads())
+        self._quota.remember(batch.elsewhere)
         return outcomes
 
     async def _write_believed(
-        self, pushes: Sequence[Push], streams: dict[str, Stream], vaults: dict[VaultAt, Vault]
+        self,
+        pushes: Sequence[Push],
+        streams: dict[str, Stream],
+        vaults: dict[VaultAt, Vault],
+        elsewhere: Mapping[str, int],
     ) -> list[Outcome] | None:
         """Everything in one step, built on rows as this worker last left them; None, with nothing written, if they are not so.
 
@@ -258,7 +267,7 @@ class Committer:
         """
         if sum(len(push.keys) for push in pushes) > MAX_BELIEVED_LOGS:
             return None  # numbering so many is not for the event loop
-        batch = self._batch(streams, self._clock.now_ms(), vaults)
+        batch = self._batch(streams, self._clock.now_ms(), vaults, elsewhere)
         outcomes = [batch.place(push, None) for push in pushes]
 
         async def body(tx: WriteTx) -> None:
@@ -279,8 +288,14 @@ class Committer:
         self._heads.learn(batch.heads())
         return outcomes
 
-    def _batch(self, streams: dict[str, Stream], now_ms: int, vaults: dict[VaultAt, Vault] | None = None) -> Batch:
-        return Batch(streams, now_ms, self._quota_bytes_default, self._max_vaults, vaults)
+    def _batch(
+        self,
+        streams: dict[str, Stream],
+        now_ms: int,
+        vaults: dict[VaultAt, Vault] | None = None,
+        elsewhere: Mapping[str, int] | None = None,
+    ) -> Batch:
+        return Batch(streams, now_ms, self._quota, self._max_vaults, vaults, elsewhere)
 
     async def _body(
         self, tx: WriteTx, ids: list[str], pushes: Sequence[Push], *, look_up: bool

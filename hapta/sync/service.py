@@ -32,6 +32,7 @@ from hapta.sync.models import (
     measure_all,
 )
 from hapta.sync.push import Committer
+from hapta.sync.quota import Quota
 from hapta.sync.realtime import Hub
 from hapta.sync.streams import NoStream, Streams, find_stream
 
@@ -56,6 +57,7 @@ class SyncService:
         hub: Hub,
         devices: Devices,
         settings: SyncSettings,
+        quota: Quota,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -64,6 +66,7 @@ class SyncService:
         self._hub = hub
         self._devices = devices
         self._settings = settings
+        self._quota = quota
 
     # -- push ----------------------------------------------------------------------------------------------------------
 
@@ -216,12 +219,11 @@ class SyncService:
         return found
 
     async def quota(self, user_id: str) -> tuple[int, int, list[Vault]]:
-        """(limit in bytes or 0 for none, bytes used, live vaults)."""
+        """(limit in bytes or 0 for none, bytes used, live vaults). With a limit, what other features keep is used as well."""
 
         async def body(tx: ReadTx) -> tuple[int, int, list[Vault]]:
             stream = await find_stream(tx, user_id)
-            maximum = self._settings.quota_bytes_default if stream.quota_bytes is None else stream.quota_bytes
-            return maximum, stream.bytes, await store.list_vaults(tx, user_id)
+            return self._quota.maximum(stream), await self._quota.used(tx, stream), await store.list_vaults(tx, user_id)
 
         return await self._streams.read(user_id, body)
 

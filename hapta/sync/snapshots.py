@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from hapta.db.database import Database, ReadTx, Row, WriteTx
 from hapta.kit.clock import Clock
-from hapta.settings import SyncSettings
 from hapta.sync import records, store
 from hapta.sync.errors import (
     BadSnapshot,
@@ -22,6 +21,7 @@ from hapta.sync.errors import (
     VaultNotFound,
 )
 from hapta.sync.models import EMPTY_CHAIN, LOG_OVERHEAD_BYTES, Snapshot, Stream, Vault, find_uuid, measure
+from hapta.sync.quota import Quota
 
 KEPT_SNAPSHOTS = 3
 MAX_PART_BYTES = 16 * 1024 * 1024
@@ -31,10 +31,10 @@ MAX_NONCE_CHARACTERS = 256
 class Snapshots:
     """Snapshots of all vaults."""
 
-    def __init__(self, db: Database, clock: Clock, settings: SyncSettings) -> None:
+    def __init__(self, db: Database, clock: Clock, quota: Quota) -> None:
         self._db = db
         self._clock = clock
-        self._settings = settings
+        self._quota = quota
 
     async def put(
         self,
@@ -78,7 +78,7 @@ class Snapshots:
                 vault.vault_no, snapshot_id.lower(), upto, chain, key_epoch, device_id, len(parts), size, now_ms
             )
             freed = await self.thin_out(tx, vault, [snapshot, *kept])
-            self._check_quota(stream, size - freed)
+            await self._check_quota(tx, stream, size - freed)
             await records.add_snapshot(tx, user_id, snapshot, parts)
             await store.save_streams(tx, [stream._replace(bytes=stream.bytes + size - freed)])
             await store.save_vaults(tx, [vault._replace(bytes=vault.bytes + size - freed)])
@@ -128,7 +128,8 @@ class Snapshots:
         last = await records.chain_at(tx, vault.stream_id, vault.vault_no, upto)
         return last[1] if last else (vault.base_chain if vault.removed_upto else EMPTY_CHAIN)
 
-    def _check_quota(self, stream: Stream, size: int) -> None:
-        maximum = self._settings.quota_bytes_default if stream.quota_bytes is None else stream.quota_bytes
-        if maximum and size > 0 and stream.bytes + size > maximum:
-            raise QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": stream.bytes, "neededBytes": size})
+    async def _check_quota(self, tx: WriteTx, stream: Stream, size: int) -> None:
+        maximum = self._quota.maximum(stream)
+        used = await self._quota.used(tx, stream)
+        if maximum and size > 0 and used + size > maximum:
+            raise QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": used, "neededBytes": size})

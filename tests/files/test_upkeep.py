@@ -156,7 +156,7 @@ async def test_the_quota_counts_what_lies_elsewhere_and_holds_under_races(migrat
         assert len(refused) == 8
         assert {type(error) for error in refused} == {QuotaExceeded}
         assert (await service.usage(ALICE)).bytes == 600
-        assert await house.db.read(lambda tx: house.files.used(tx, ALICE)) == 600
+        assert await house.db.read(lambda tx: house.files.used_by(tx, [ALICE])) == {ALICE: 600}
         with pytest.raises(QuotaExceeded) as told:
             await house.files.tus.create(ALICE, 1, "", Description("a", "text/plain"))
         assert told.value.details == {"quota": {"maxBytes": 1000, "usedBytes": 1000, "neededBytes": 1}}

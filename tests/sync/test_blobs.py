@@ -28,6 +28,7 @@ from hapta.sync.errors import (
     QuotaExceeded,
     VaultNotFound,
 )
+from hapta.sync.quota import Quota
 from hapta.sync.verify import verify
 from tests.s3 import s3_settings
 from tests.sync.house import OTHER, SECOND_VAULT, USER, VAULT, House, Open, new_logs
@@ -249,12 +250,12 @@ async def test_the_quota_is_found_out_before_during_and_after_an_upload(open_hou
 
 
 async def test_what_other_features_keep_counts_too(on_disk: Scene) -> None:
-    async def elsewhere(tx: object, user_id: str) -> int:
-        return {USER: 1_000_000}.get(user_id, 0)
+    async def elsewhere(tx: object, user_ids: object) -> dict[str, int]:
+        return {USER: 1_000_000}
 
-    settings = SyncSettings(quota_bytes_default=1_100_000)
-    house = on_disk.house
-    shared = VaultBlobs(house.db, house.clock, RandomIds(), on_disk.store, settings, on_disk.sweeper.wake, elsewhere)
+    settings, house = SyncSettings(), on_disk.house
+    quota = Quota(1_100_000, elsewhere, house.clock)
+    shared = VaultBlobs(house.db, house.clock, RandomIds(), on_disk.store, settings, on_disk.sweeper.wake, quota)
     with pytest.raises(QuotaExceeded):
         await shared.put(USER, VAULT, DIGEST, pieces())
     assert await shared.put(OTHER, VAULT, DIGEST, pieces()) == (True, len(CONTENT))

@@ -15,6 +15,7 @@ from hapta.sync.errors import PushTooLarge, QuotaExceeded, UnknownKeyEpoch, Vaul
 from hapta.sync.keys import KeyMaterial
 from hapta.sync.models import EMPTY_CHAIN, client_key, content_key, extend_chain
 from hapta.sync.push import Committer
+from hapta.sync.quota import REMEMBERED_SECONDS, Quota
 from hapta.sync.verify import verify
 from tests.sync.house import OTHER, SECOND_VAULT, USER, VAULT, House, Log, Open, new_logs
 
@@ -281,3 +282,23 @@ async def test_no_puller_ever_skips(open_house: Open) -> None:
 
 async def _nobody(_: object) -> None:
     return None
+
+
+async def test_what_other_features_keep_counts_against_a_push(house: House) -> None:
+    kept = {USER: 0}
+
+    async def elsewhere(tx: object, user_ids: object) -> dict[str, int]:
+        return dict(kept)
+
+    quota = Quota(100_000, elsewhere, house.clock)
+    committer = Committer(house.db, house.clock, RandomIds(), _nobody, quota=quota)
+    service = house.sync.service
+    for name in ("first", "second", "third"):
+        assert (await committer.push(service.prepare(USER, VAULT, [Log(name)], None))).inserted == 1
+    kept[USER] = 99_900
+    house.clock.advance(seconds=REMEMBERED_SECONDS + 1)  # for so long a push may build on what was known
+    with pytest.raises(QuotaExceeded):
+        await committer.push(service.prepare(USER, VAULT, [Log("fourth")], None))
+    kept[USER] = 0
+    assert (await committer.push(service.prepare(USER, VAULT, [Log("fourth")], None))).inserted == 1
+    await committer.close()

@@ -34,7 +34,7 @@ from hapta.sync.errors import (
     VaultNotFound,
 )
 from hapta.sync.models import LOG_OVERHEAD_BYTES, Stream, Vault, find_uuid
-from hapta.sync.quota import UsedElsewhere, maximum_of
+from hapta.sync.quota import Quota
 
 FOLDER = "sync"
 """Of all objects of sync in the store: `sync/<account>/<upload>`."""
@@ -58,7 +58,7 @@ class VaultBlobs:
     Args:
         blobs: the store.
         changed: called after objects were queued for removal.
-        used_elsewhere: what else counts against an account's quota.
+        quota: of accounts.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class VaultBlobs:
         blobs: Blobs,
         settings: SyncSettings,
         changed: Callable[[], None],
-        used_elsewhere: UsedElsewhere,
+        quota: Quota,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -77,7 +77,7 @@ class VaultBlobs:
         self._blobs = blobs
         self._settings = settings
         self._changed = changed
-        self._used_elsewhere = used_elsewhere
+        self._quota = quota
 
     # -- writing ----------------------------------------------------------------------------------------------------------
 
@@ -262,14 +262,12 @@ class VaultBlobs:
     # -- quota ------------------------------------------------------------------------------------------------------------
 
     async def _room(self, tx: ReadTx, stream: Stream) -> int | None:
-        maximum = maximum_of(stream, self._settings.quota_bytes_default)
-        if not maximum:
-            return None
-        return maximum - stream.bytes - await self._used_elsewhere(tx, stream.id)
+        maximum = self._quota.maximum(stream)
+        return maximum - await self._quota.used(tx, stream) if maximum else None
 
     def _fits(self, stream: Stream, size: int, room: int) -> None:
         if size + OVERHEAD_BYTES > room:
-            maximum = maximum_of(stream, self._settings.quota_bytes_default)
+            maximum = self._quota.maximum(stream)
             used = maximum - room
             raise QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": used, "neededBytes": size + OVERHEAD_BYTES})
 
