@@ -61,6 +61,7 @@ def resource_table(
 def docs_text() -> str:
     """What the API pages say first."""
     return (
-        "End-to-end-encrypted sync for apps that must not have to trust their own server. "
-        "Log in for a bearer token; every error has a stable `code`."
+        "A backend for apps that must not have to trust their own server: accounts and OAuth, end-to-end-encrypted sync, "
+        "encrypted agent sessions, files, and a gateway in front of PocketBase. "
+        "Log in for a bearer token; every error says what was wrong."
     )
