@@ -15,8 +15,6 @@ from bench.load import Run
 
 CIPHERTEXT = ("8Zk3mQ0vT1yR5uW9" * 22)[:344]
 """256 bytes in base64, which is what a short encrypted message comes to."""
-IN_FLIGHT = 2
-"""Updates that are on their way to a crowd at a time."""
 _QUIET_SECONDS = 10.0
 
 Done = Callable[[], bool]
@@ -131,8 +129,8 @@ class Updates:
         self._number = 0
         self._heard = 0
 
-    def run(self, seconds: float) -> Run:
-        """One round. Its requests are deliveries, its latency the median time from sending until the last one had it."""
+    def run(self, seconds: float, in_flight: int) -> Run:
+        """One round, with so many messages on their way at a time. Its requests are deliveries, its latency the median time from sending until the last one had it."""
         self._crowd.heard = self._hear
         self._heard = 0
         gc.collect()
@@ -144,7 +142,7 @@ class Updates:
         quiet_until = began + _QUIET_SECONDS
         try:
             while sent or time.perf_counter() < began + seconds:
-                while len(sent) < IN_FLIGHT and time.perf_counter() < began + seconds:
+                while len(sent) < in_flight and time.perf_counter() < began + seconds:
                     sent.append(time.perf_counter())
                     self._send()
                 self._crowd.poll(0.5)

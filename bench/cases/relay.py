@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
+from collections.abc import Callable, Sequence
 
 from bench import load, machine, relays, servers
 from bench.bench import Bench, timed
 from bench.crowd import Crowd, Place, Protocol
 from bench.relays import Seat
 from bench.report import Row, Sample, alternate, by_the_clock, compare, limit, median
-from bench.talks import IN_FLIGHT, Talks, Updates
+from bench.talks import Talks, Updates
 
 SESSIONS = 64
 WATCHERS = 5_000
 FEWER_WATCHERS = 500
 LISTED = 150
 CONNECTIONS = 32
+IN_FLIGHT = 2
+"""Updates that are on their way to the watchers at a time."""
 _NAMES: dict[Protocol, str] = {"native": "native WebSocket", "socketio": "Socket.IO"}
 _PEER = "Socket.IO on Node, node:sqlite FULL"
 
@@ -50,7 +52,18 @@ def _talks(bench: Bench, protocol: Protocol, at_least: float, p99_ms: float | No
         )
     ahead = 1.0 if protocol == "native" else None
     busy = median(mine, lambda s: s.p99_ms)
-    rows = [compare(name, _PEER, "messages/s", mine, theirs, ahead, floor=at_least, note=by_the_clock(mine, theirs))]
+    rows = [
+        compare(
+            name,
+            _PEER,
+            "messages/s",
+            mine,
+            theirs,
+            ahead,
+            floor=at_least,
+            note=f"{by_the_clock(mine, theirs)}; {_cost(mine)}",
+        )
+    ]
     p99 = median(paced, lambda s: s.p99_ms)
     rows.append(
         limit(
@@ -75,10 +88,22 @@ def _opened(stack: contextlib.ExitStack, server: servers.Server, protocol: Proto
 
 
 def _round(server: servers.Server, talks: Talks, seconds: float, per_second: float = 0.0) -> Sample:
+    return _sampled(server, lambda: talks.run(seconds, per_second))
+
+
+def _sampled(server: servers.Server, run: Callable[[], load.Run]) -> Sample:
     cpu = machine.cpu_seconds(server.pid)
-    run = talks.run(seconds, per_second)
+    done = run()
     used = machine.cpu_seconds(server.pid) - cpu
-    return Sample(run.per_second, run.requests / used, run.load_share, run.latency_ms, run.p99_ms)
+    return Sample(done.per_second, done.requests / used, done.load_share, done.latency_ms, done.p99_ms)
+
+
+def _cost(samples: Sequence[Sample]) -> str:
+    """What one unit of work costs the server, and how busy the load was."""
+    return (
+        f"{1e6 / median(samples, lambda s: s.per_core_second):,.1f} µs of the server's CPU for each,"
+        f" load generator at {median(samples, lambda s: s.load_share):.0%} of its core"
+    )
 
 
 def fanout(bench: Bench) -> list[Row]:
@@ -94,19 +119,19 @@ def fanout(bench: Bench) -> list[Row]:
         crowd.open([Place("native", seat)] * wanted)
         sender = crowd.open([Place("native", seat, "session-scoped")])[0]
         updates = Updates(crowd, sender, wanted)
-        updates.run(bench.effort.seconds)
-        runs = [updates.run(bench.effort.seconds) for _ in range(bench.effort.rounds)]
-    share = statistics.median(run.load_share for run in runs)
-    took = statistics.median(run.latency_ms for run in runs)
+        (samples,) = alternate(
+            bench.effort, lambda: _sampled(server, lambda: updates.run(bench.effort.seconds, IN_FLIGHT))
+        )
+    took = median(samples, lambda s: s.latency_ms)
     return [
         limit(
             name,
             "deliveries/s",
-            statistics.median(run.per_second for run in runs),
+            median(samples, lambda s: s.rate),
             at_least=30_000,
             note=f"{IN_FLIGHT} updates on their way at a time, each stored and then at all of them after {took:.0f} ms;"
-            f" load generator at {share:.0%} of its core",
-            details={"load_share": share, "all_ms": took},
+            f" {_cost(samples)}",
+            details={"all_ms": took},
         )
     ]
 
@@ -136,7 +161,6 @@ def sessions(bench: Bench) -> list[Row]:
             "req/s",
             median(samples, lambda s: s.rate),
             at_least=1_000,
-            note=f"{CONNECTIONS} connections, p99 {median(samples, lambda s: s.p99_ms):.0f} ms;"
-            f" load generator at {median(samples, lambda s: s.load_share):.0%} of its core",
+            note=f"{CONNECTIONS} connections, p99 {median(samples, lambda s: s.p99_ms):.0f} ms; {_cost(samples)}",
         )
     ]

@@ -230,7 +230,7 @@ class RedisBus(Bus):
 
     def _send_soon(self) -> None:
         # A task begins on the loop's next turn: all that one turn publishes leaves together.
-        if self._sender is None:
+        if self._sender is None and not self._closed:
             self._sender = asyncio.create_task(self._send_all(), name="send to Redis")
 
     async def _send_all(self) -> None:

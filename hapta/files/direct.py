@@ -153,10 +153,11 @@ class DirectUploads:
         key = blob_key(upload.user_id, file_id)
 
         async def settle(tx: WriteTx, made: str) -> bool:
-            await store.remove_later(tx, upload.user_id, upload.blob_key, self._clock.now_ms())
             if not made:
-                await records.delete_upload(tx, upload.user_id, upload.id)
-            elif not await records.finish_upload(tx, upload.user_id, upload.id, made):
+                await self._forget(tx, upload)
+            elif await records.finish_upload(tx, upload.user_id, upload.id, made):
+                await self._leave(tx, upload)
+            else:
                 return False
             return await store.release(tx, upload.user_id, key)
 
@@ -180,15 +181,19 @@ class DirectUploads:
             raise
 
     async def _dropped(self, upload: Upload) -> None:
-        now = self._clock.now_ms()
-
-        async def body(tx: WriteTx) -> None:
-            gone = await records.delete_upload(tx, upload.user_id, upload.id)
-            if gone is not None:
-                await store.remove_later(tx, upload.user_id, upload.blob_key, now)
-
-        await self._db.write(body)
+        await self._db.write(lambda tx: self._forget(tx, upload))
         self._removals_wait()
+
+    async def _forget(self, tx: WriteTx, upload: Upload) -> None:
+        gone = await records.delete_upload(tx, upload.user_id, upload.id)
+        if gone is not None and gone.file_id is None:
+            await self._leave(tx, upload)
+
+    async def _leave(self, tx: WriteTx, upload: Upload) -> None:
+        """Lets the bytes go now, and once more when nobody can send any to the address again: no quota counts those."""
+        now = self._clock.now_ms()
+        await store.remove_later(tx, upload.user_id, upload.blob_key, now)
+        await store.hold(tx, upload.user_id, upload.blob_key, max(now, upload.expires_at))
 
     async def _get(self, user_id: str, file_id: str) -> File:
         file = await self._db.read(lambda tx: store.find_file(tx, user_id, file_id), snapshot=False)

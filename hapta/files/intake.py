@@ -31,6 +31,9 @@ QuotaOf = Callable[[ReadTx, str], Awaitable[int]]
 Settle = Callable[[WriteTx, str], Awaitable[bool]]
 """Ends what the upload was until now, in favour of the file of that id; False: it was ended by somebody else."""
 
+MAX_QUARANTINED_BYTES = 512 * 1024 * 1024
+"""Of an account. What is found beyond is not kept: no quota counts it, and who sends more of it does so on purpose."""
+
 _log = structlog.stdlib.get_logger("hapta.files")
 
 
@@ -192,11 +195,14 @@ class Intake:
     async def _apart(
         self, user_id: str, file_id: str, blob_key: str, described: Description, examined: Examined, settle: Settle
     ) -> None:
-        """Moves a file to where no route reads."""
+        """Moves a file to where no route reads, while there is room there for files of the account."""
         apart = f"quarantine/{user_id}/{file_id}"
-        opened = await self._blobs.get(blob_key)
-        async with aclosing(opened.chunks):
-            await self._blobs.put(apart, _passed(opened.chunks))
+        kept = await self._db.read(lambda tx: records.quarantined_bytes(tx, user_id), snapshot=False)
+        keeps = kept + examined.size <= MAX_QUARANTINED_BYTES
+        if keeps:
+            opened = await self._blobs.get(blob_key)
+            async with aclosing(opened.chunks):
+                await self._blobs.put(apart, _passed(opened.chunks))
         now = self._clock.now_ms()
         quarantined = Quarantined(
             user_id=user_id,
@@ -215,7 +221,8 @@ class Intake:
             if not await settle(tx, ""):
                 raise UploadLost
             await store.remove_later(tx, user_id, blob_key, now)
-            await records.insert_quarantined(tx, quarantined)
+            if keeps:
+                await records.insert_quarantined(tx, quarantined)
 
         await self._db.write(body)
         self._removals_wait()

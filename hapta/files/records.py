@@ -104,6 +104,12 @@ async def insert_quarantined(tx: WriteTx, file: Quarantined) -> None:
     await tx.execute(_INSERT_QUARANTINED, **file._asdict())
 
 
+async def quarantined_bytes(tx: ReadTx, user_id: str) -> int:
+    """What is kept apart of an account's."""
+    sql = "SELECT coalesce(sum(size), 0) FROM res_file_quarantine WHERE user_id = :user_id"
+    return int(await tx.fetch_value(sql, user_id=user_id))
+
+
 async def list_quarantined(tx: ReadTx, limit: int) -> list[Quarantined]:
     return [Quarantined(*row) for row in await tx.fetch_all(_LIST_QUARANTINED, limit=limit)]
 

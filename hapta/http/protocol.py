@@ -22,7 +22,7 @@ _TOO_LARGE = (
 HEAD_SECONDS = 30.0
 """Time for the head of a request, from the connection's start or from the head's first bytes. uvicorn's own timer only sees
 what is idle between two requests, and whoever never finishes a head would hold his connection for good."""
-MAX_WHOLE_BYTES = 64 * 1024
+MAX_WHOLE_BYTES = 256 * 1024
 """Larger answers go the long way, which waits for a slow reader."""
 
 ANSWER = "hapta.answer"

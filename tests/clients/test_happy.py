@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,37 @@ from tests.servers import HaptaServer, Run
 
 PROGRAMS = ["happy", "happy-coder"]
 SEALS = ["dataKey", "legacy"]
+RECONNECT = "HAPTA_RELAY_RPC_RECONNECT_SECONDS"
 ENV = {
     "HAPTA_RATELIMIT_ENABLED": "false",
     "HAPTA_RELAY_AUTH_SECONDS": "3",
     "HAPTA_RELAY_EXPO_URL": "",
-    "HAPTA_RELAY_RPC_RECONNECT_SECONDS": "1",
+    RECONNECT: "1",
+}
+BOTH_FAMILIES: dict[str, Any] = {
+    "scope": "user-scoped",
+    "announced": ["laptop", True],
+    "said": ["from the desk", "from the phone"],
+    "desk": ["from the desk", "from the phone", "from the terminal"],
+    "phone": ["from the desk", "from the terminal"],
+    "written": "success",
+    "metadata": "by the desk",
+    "stale": ["version-mismatch", "version-mismatch"],
+    "state": [True, {}],
+    "alive": True,
+    "online": True,
+    "worker": True,
+    "bash": "across\n",
+    "spawned": "success",
+    "ran": {"ok": True, "result": "phone done"},
+    "crossed": {"ok": True, "result": "terminal done"},
+    "nobody": {"ok": False, "error": "RPC method not available"},
+    "acks": [True, 0],
+    "stats": {"user-scoped": 2, "session-scoped": 1, "machine-scoped": 2},
+    "offline": True,
+    "left": True,
+    "gapless": True,
+    "missed": 1,
 }
 
 
@@ -134,32 +159,44 @@ def test_a_daemon_is_seen_and_called_by_the_app(
     assert (seen["deleted"], seen["gone"]) == ([200, 404], True)
 
 
-@pytest.mark.parametrize(("name", "variant"), [("happy", "dataKey"), ("happy-coder", "legacy")])
-def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
-    happy: Node, relay: HaptaServer, tmp_path: Path, name: str, variant: str
-) -> None:
-    with happy.start("restart.mjs", url=relay.url, name=name, variant=variant, home=str(tmp_path)) as process:
+def killed(happy: Node, terminals: HaptaServer, **given: Any) -> dict[str, Any]:
+    """What the script of that name found; the terminals' server is killed and started again when it asks for that."""
+    with happy.start("restart.mjs", url=terminals.url, **given) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        seen: dict[str, Any] = {}
-        for line in process.stdout:
-            seen = json.loads(line)
-            if seen.get("kill"):
-                relay.kill()
-                relay.start()
-        assert process.wait() == 0, process.stderr.read()
+        try:
+            seen: dict[str, Any] = {}
+            for line in process.stdout:
+                seen = json.loads(line)
+                if seen.get("kill"):
+                    terminals.restart()
+            assert process.wait() == 0, process.stderr.read()
+        except BaseException:
+            process.kill()
+            raise
+    return seen
 
-    assert seen == {
-        "broken": True,
+
+def unharmed(name: str, *, broken: bool) -> dict[str, Any]:
+    """All that the script must find; `happy` alone reads what was written while it was away."""
+    found = {
         "gapless": True,
         "kept": True,
         "events": ["before", "while it was down"],
         "bash": "again\n",
         "spawned": "success",
-        "online": True,
-        "rising": True,
-        **({"said": []} if name == "happy" else {}),
     }
+    rest = {"online": True, "rising": True, "broken": broken, "early": None if broken else "early\n"}
+    return {**found, **rest, **({"said": []} if name == "happy" else {})}
+
+
+@pytest.mark.parametrize(("name", "variant"), [("happy", "dataKey"), ("happy-coder", "legacy")])
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
+    happy: Node, relay: HaptaServer, tmp_path: Path, name: str, variant: str
+) -> None:
+    seen = killed(happy, relay, apps=relay.url, name=name, variant=variant, home=str(tmp_path))
+
+    assert seen == unharmed(name, broken=True)
 
 
 def test_what_waited_through_a_long_time_without_network_is_taken(
@@ -202,53 +239,23 @@ def test_an_app_of_the_native_protocol_lives_beside_its_terminals(happy: Node, r
     }
 
 
-@pytest.fixture(params=["one worker on SQLite", "two workers on PostgreSQL and Redis"])
-def workers(request: pytest.FixtureRequest, server_run: Run) -> Iterator[list[str]]:
-    """Addresses of all workers of one server."""
-    if request.param == "one worker on SQLite":
-        yield [request.getfixturevalue("relay").url]
-        return
-    shared = {
-        "DATABASE_URL": request.getfixturevalue("postgres_url"),
-        "REDIS_URL": request.getfixturevalue("redis_url"),
-        "JWT_SECRET": secrets.token_hex(32),
-    }
-    with ExitStack() as stack:
-        servers = [HaptaServer(server_run, env={**ENV, **shared}) for _ in range(2)]
-        yield [stack.enter_context(server).url for server in servers]
-
-
-def test_both_families_of_clients_live_on_one_account(happy: Node, workers: list[str], tmp_path: Path) -> None:
-    """The terminals at the first worker, the apps at the last."""
-    ends = {"url": workers[0], "apps": workers[-1]}
+def test_both_families_of_clients_live_on_one_account(happy: Node, relay: HaptaServer, tmp_path: Path) -> None:
+    ends = {"url": relay.url, "apps": relay.url}
     seen = happy.run("families.mjs", **ends, name="happy", variant="dataKey", home=str(tmp_path))
 
-    done = {"ok": True}
-    assert seen == {
-        "scope": "user-scoped",
-        "announced": ["laptop", True],
-        "said": ["from the desk", "from the phone"],
-        "desk": ["from the desk", "from the phone", "from the terminal"],
-        "phone": ["from the desk", "from the terminal"],
-        "written": "success",
-        "metadata": "by the desk",
-        "stale": ["version-mismatch", "version-mismatch"],
-        "state": [True, {}],
-        "alive": True,
-        "online": True,
-        "worker": True,
-        "bash": "across\n",
-        "spawned": "success",
-        "ran": {**done, "result": "phone done"},
-        "crossed": {**done, "result": "terminal done"},
-        "nobody": {"ok": False, "error": "RPC method not available"},
-        "acks": [True, 0],
-        "stats": {"user-scoped": 2, "session-scoped": 1, "machine-scoped": 2},
-        "offline": True,
-        "left": True,
-        "gapless": True,
-        "missed": 1,
-    }
+    assert seen == BOTH_FAMILIES
+
+
+def test_terminals_and_apps_meet_at_two_workers_and_one_may_be_killed(
+    happy: Node, server_run: Run, postgres_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    shared = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "JWT_SECRET": secrets.token_hex(32)}
+    env = {name: value for name, value in ENV.items() if name != RECONNECT} | shared
+    with HaptaServer(server_run, env=env) as terminals, HaptaServer(server_run, env=env) as apps:
+        given = {"apps": apps.url, "name": "happy", "variant": "dataKey", "home": str(tmp_path)}
+        assert happy.run("families.mjs", url=terminals.url, **given) == BOTH_FAMILIES
+
+        assert killed(happy, terminals, **given) == unharmed("happy", broken=False)
 
 
 @pytest.mark.parametrize(("name", "variant"), [("happy", "legacy"), ("happy-coder", "dataKey")])

@@ -65,7 +65,9 @@ def on_postgres(
     }
     workers = [new_hapta(env=env) for _ in range(2)]
     for worker in workers:
-        worker.start()
+        worker.launch()
+    for worker in workers:
+        worker.wait_ready()
     return Topology(workers, postgres)
 
 

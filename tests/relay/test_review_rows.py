@@ -17,6 +17,7 @@ from hapta.relay.messages.models import Item
 from hapta.relay.sessions import service as sessions_service
 from hapta.relay.sharing import store as sharing_store
 from hapta.relay.updates import log
+from hapta.relay.usage import service as usage_service
 from tests.relay.house import A, Guest, House, OpenHouse
 
 pytestmark = pytest.mark.anyio
@@ -227,5 +228,32 @@ async def test_a_list_of_very_large_values_is_refused_with_a_word(
     assert (await a.post("/v1/kv", json={"mutations": mutations})).status_code == 200
     refused = await a.get("/v1/kv", params={"prefix": "k"})
     assert refused.status_code == 413
-    assert refused.json()["code"] == "list_too_large"
+    assert "fewer keys" in refused.json()["error"]
     assert len((await a.get("/v1/kv", params={"prefix": "k", "limit": "1"})).json()["items"]) == 1
+
+
+async def test_sums_of_very_many_figures_end(a: Guest, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_service, "PAGE", 2)
+    monkeypatch.setattr(usage_service, "MAX_FIGURES", 20)
+    async with a.socket() as socket:
+        for number in range(9):
+            tokens = {"total": 1, **{f"name {number} {each}": 1 for each in range(4)}}
+            report = {"key": f"k{number}", "tokens": tokens, "cost": {"total": 1}}
+            assert (await socket.emit("usage-report", report, ack=True))["success"]
+            house.clock.advance(seconds=1)
+    answer = (await a.post("/v1/usage/query", json={})).json()
+    assert answer["totalReports"] == 6
+    assert len(answer["usage"][0]["tokens"]) == 1 + 6 * 4
+
+
+async def test_a_room_that_was_forgotten_leaves_the_next_one_its_gaps(a: Guest, house: House) -> None:
+    hub = house.relay.hub
+    async with a.socket():
+        old = hub._rooms[A]  # pyright: ignore[reportPrivateUsage]
+    async with a.socket() as watcher:
+        await house.commit(A, {"t": "x"})
+        old.known = old.told + 5
+        hub._give_up(old)  # pyright: ignore[reportPrivateUsage]
+        assert not old.filling
+        hub.look()
+        assert (await watcher.update())["body"] == {"t": "x"}

@@ -179,6 +179,23 @@ async def test_a_worker_that_dies_without_a_word_ends_what_it_was_asked_in_bound
         await target.answer(packet_id, "too late")
 
 
+async def test_a_target_of_a_worker_that_has_just_died_is_waited_for(
+    workers: Houses, here: Guest, there: Guest
+) -> None:
+    """Nobody knows yet that the worker is dead; what is known is that it does not say whether it has the target."""
+    first, second = (house.relay.rpc._peers for house in workers)  # pyright: ignore[reportPrivateUsage]
+    async with client(here) as caller, client(there, machine="m1"):
+        for unsubscribe in second._unsubscribe:  # pyright: ignore[reportPrivateUsage]
+            unsubscribe()
+        await second._routine.stop()  # pyright: ignore[reportPrivateUsage]
+        call = calling(caller, "m1:x")
+        await pending(workers[0])
+        await until(lambda: not first._questions)  # pyright: ignore[reportPrivateUsage]
+        async with client(here, machine="m1") as back:
+            await answered(back, "back")
+            assert (await call)["result"] == "back"
+
+
 async def test_what_is_no_word_of_a_worker_is_passed_over(workers: Houses, here: Guest, there: Guest) -> None:
     async with client(here) as caller, client(there) as target:
         await registered(target, "x")

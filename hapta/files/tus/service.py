@@ -21,6 +21,7 @@ from hapta.files.counts import Counts
 from hapta.files.errors import (
     ChecksumMismatch,
     InvalidCategory,
+    InvalidUpload,
     OffsetConflict,
     QuotaExceeded,
     SizeExceeded,
@@ -163,7 +164,7 @@ class TusService:
         state = await self._state_of(upload)
         if state.offset != offset:
             raise OffsetConflict(state.offset)
-        upload = await self._told(upload, length)
+        upload = await self._told(upload, length, offset)
         if state.file_id is not None:
             return state
         async with self._holds.slot(user_id):
@@ -207,11 +208,13 @@ class TusService:
             return State(upload, offset, None)
         return State(upload, offset, (await self._finished(upload)).id)
 
-    async def _told(self, upload: Upload, length: int | None) -> Upload:
+    async def _told(self, upload: Upload, length: int | None, offset: int) -> Upload:
         if length is None or upload.length == length:
             return upload
         if upload.length is not None:
             raise OffsetConflict(upload.length)
+        if length < offset:
+            raise InvalidUpload("The upload is longer than that already")
         self._require_length(length, Description(category=upload.category))
 
         async def body(tx: WriteTx) -> bool:

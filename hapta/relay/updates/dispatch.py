@@ -78,8 +78,6 @@ class Dispatch:
             return await handler(sender, data)
         except HaptaError as error:
             return refusal(name, error.message)
-        except RecursionError:  # nested just so deep that it could be read, but not written again
-            return refusal(name, "Invalid parameters")
         except Exception as error:  # the boundary: a defect is told to whoever waits, and ends no socket
             self.failed += 1
             _log.error("event failed", event_name=name if handler is not None else "other", exc_info=error)

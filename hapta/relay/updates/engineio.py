@@ -201,12 +201,12 @@ class Link:
             return
         if len(packet) > self._engine.settings.max_frame_bytes:
             self.end(1009, "message too big")
-        elif not self._counted():
-            return
         elif isinstance(packet, bytes):
-            await self.receiver.take(packet)
+            if self._counted():
+                await self.receiver.take(packet)
         elif packet.startswith("4"):
-            await self.receiver.take(packet[1:])
+            if self._counted():
+                await self.receiver.take(packet[1:])
         elif packet.startswith("3"):
             self._pinged = False
             self._deadline = self._engine.clock.monotonic() + PING_SECONDS
@@ -249,6 +249,8 @@ class Link:
             self._engine.forget(self)
             if self._outbox is not None:
                 self._outbox.drop()
+            # Nothing is taken any more. The two would hold each other, and the whole connection, until the collector comes by.
+            del self.receiver
 
     def attach(self, socket: Socket) -> None:
         """From now on the client is reached over this WebSocket; what waited goes first."""

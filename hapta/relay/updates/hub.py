@@ -359,7 +359,8 @@ class Hub:
 
     def _give_up(self, room: Room) -> None:
         room.timer = None
-        if room.known > room.told >= 0:
+        # A room that was forgotten must not stand in the place of the account's next one.
+        if room.known > room.told >= 0 and self._rooms.get(room.account_id) is room:
             room.filling = True
             self._gaps[room.account_id] = room
             self._fill_soon()

@@ -19,9 +19,10 @@ from hapta.relay.usage.models import Bucket, Figures, GroupBy, Report
 
 Owned = Callable[[ReadTx, str, str], Awaitable[bool]]
 
-PAGE = 500
+PAGE = 200
 MAX_REPORTS = 100_000
-"""Of one sum: the newest ones count."""
+MAX_FIGURES = 50_000
+"""Of one sum, figures of all its hours or days together: the newest ones count."""
 FOREVER_MS = 2**53 - 1
 SECONDS: Mapping[GroupBy, int] = {"hour": 3600, "day": 86_400}
 
@@ -97,13 +98,13 @@ class UsageService:
         last_ms = FOREVER_MS if to_ms is None else to_ms
         buckets: dict[int, Bucket] = {}
         before = (last_ms + 1, "", "")
-        count = 0
-        while count < MAX_REPORTS:  # page by page, so that others have their turns
+        count = figures = 0
+        while count < MAX_REPORTS and figures < MAX_FIGURES:  # page by page, so that others have their turns
             rows = await self._db.read(
                 lambda tx, before=before: store.page(tx, account_id, session_id, from_ms, last_ms, before, PAGE),
                 snapshot=False,
             )
-            _add(buckets, rows, SECONDS[group_by])
+            figures += _add(buckets, rows, SECONDS[group_by])
             count += len(rows)
             if len(rows) < PAGE:
                 break
@@ -129,7 +130,9 @@ class UsageService:
         await store.purge(tx, account_id)
 
 
-def _add(buckets: dict[int, Bucket], rows: list[Row], seconds: int) -> None:
+def _add(buckets: dict[int, Bucket], rows: list[Row], seconds: int) -> int:
+    """Adds reports to their hours or days; how many figures are new in those."""
+    new = 0
     for created_at, _, _, data in rows:
         figures = _decode(data)
         timestamp = created_at // 1000 // seconds * seconds
@@ -137,9 +140,12 @@ def _add(buckets: dict[int, Bucket], rows: list[Row], seconds: int) -> None:
         if bucket is None:
             bucket = Bucket(timestamp, {}, {}, 0)
         for sums, values in ((bucket.tokens, figures.tokens), (bucket.cost, figures.cost)):
+            before = len(sums)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value
+            new += len(sums) - before
         buckets[timestamp] = bucket._replace(reports=bucket.reports + 1)
+    return new
 
 
 async def forget(tx: WriteTx, account_id: str, session_id: str) -> None:

@@ -51,6 +51,10 @@ const writing = (async () => {
   }
 })();
 client.socket.once("disconnect", () => client.sendSessionEvent({ type: "message", message: "while it was down" }));
+// Asked for while it is away, where the app's own worker lives on: the call waits for it to come back.
+const early = new Promise((resolve) => {
+  client.socket.once("disconnect", () => resolve(apart ? phone.rpc(seal, `${sid}:bash`, { command: "echo early" }) : null));
+});
 await Promise.all([writing, all]);
 await client.flush();
 if (name === "happy") {
@@ -71,6 +75,7 @@ seen.kept = kept.length === COUNT && kept.every((id, at) => id === `local-${at}`
 const events = found.map(({ content }) => seal.open(content.c)).filter(({ role }) => role === "agent");
 seen.events = events.map(({ content }) => content.data.message);
 
+seen.early = (await early)?.stdout ?? null;
 // All are where they were: calls reach both, presence is told anew, and the app's words arrive.
 seen.bash = (await phone.rpc(seal, `${sid}:bash`, { command: "echo again" })).stdout;
 const machines = app.seal((await app.ok("GET", "/v1/machines"))[0].dataEncryptionKey);
