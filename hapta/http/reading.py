@@ -10,8 +10,8 @@ from hapta.http.api import Endpoint
 from hapta.http.compress import expand_chunks
 from hapta.http.forms import MAX_FORM_BYTES, Form, is_form
 from hapta.http.json import reader
+from hapta.http.queries import query_reader
 from hapta.http.requests import BodyStream, Receive, Request, body_too_large, read_all, read_chunks
-from hapta.http.validate import query_reader
 from hapta.kit.errors import Invalid, UnsupportedMedia
 from hapta.settings import ServerSettings
 

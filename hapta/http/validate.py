@@ -13,7 +13,6 @@ from functools import cache
 from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar, cast
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Meta, inspect
@@ -305,7 +304,8 @@ def _label(kind: inspect.Type) -> str:
 
 
 @cache
-def _inspected(type_: Any) -> inspect.Type:
+def inspected(type_: Any) -> inspect.Type:
+    """What msgspec says of a type; asked once."""
     return inspect.type_info(type_)
 
 
@@ -334,7 +334,7 @@ def convert(value: Plain, type_: Any, extra_issues: Sequence[Issue] = ()) -> Any
         ValidationFailed: at least one fault; `issues` lists all (the first `MAX_ISSUES`).
     """
     walk = _Walk()
-    relaxed = walk.value(value, _inspected(type_), ())
+    relaxed = walk.value(value, inspected(type_), ())
     if walk.issues or extra_issues:
         raise ValidationFailed([*extra_issues, *walk.issues][:MAX_ISSUES])
     try:
@@ -457,12 +457,12 @@ def _own_unsafe_ints(kind: inspect.Type) -> Column | None:
 
 def key_counter(type_: Any) -> Column | None:
     """Counts object keys that surely were in the JSON text of decoded values: never more than there were distinct ones."""
-    return _column(_inspected(type_), _own_keys, {})
+    return _column(inspected(type_), _own_keys, {})
 
 
 def unsafe_int_counter(type_: Any) -> Column | None:
     """Above zero when there are integers beyond 2^53-1 in fields that set no bound themselves; None when every field has bounds."""
-    return _column(_inspected(type_), _own_unsafe_ints, {})
+    return _column(inspected(type_), _own_unsafe_ints, {})
 
 
 # -- rules of a struct's own -------------------------------------------------------------------------------------------
@@ -503,7 +503,7 @@ def rules_of(type_: Any) -> Callable[[Any], None] | None:
 
     The check raises `ValidationFailed` with every fault that the methods report.
     """
-    if not _has_rules(_inspected(type_), set()):
+    if not _has_rules(inspected(type_), set()):
         return None
 
     def check(value: Any) -> None:
@@ -513,92 +513,3 @@ def rules_of(type_: Any) -> Callable[[Any], None] | None:
             raise ValidationFailed(issues[:MAX_ISSUES])
 
     return check
-
-
-# -- query strings -----------------------------------------------------------------------------------------------------
-
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
-_BROKEN_PERCENT = re.compile(rb"%(?![0-9a-fA-F]{2})")
-
-
-def query_reader(type_: type[T]) -> Callable[[bytes], T]:
-    """Compiles a reader of query strings for one struct type.
-
-    The reader takes the raw query string and gives the struct. Values are percent-decoded as strict UTF-8 with `+` for a
-    space; a parameter that the type knows may appear once; unknown ones are ignored. Numbers and booleans (`true`, `false`)
-    are read where the type wants them.
-
-    The reader raises `ValidationFailed` that names every bad parameter.
-    """
-    kind = _inspected(type_)
-    if not isinstance(kind, inspect.StructType):
-        raise TypeError(f"a query is described by a struct, not by {type_!r}")
-    kinds = {field.encode_name: field.type for field in kind.fields}
-    rules = rules_of(type_)
-
-    def read(query_string: bytes) -> T:
-        values: dict[str, Plain] = {}
-        issues: list[Issue] = []
-        if query_string:
-            for name, value in _parameters(query_string, kinds, issues):
-                if name in values:
-                    issues.append(Issue((name,), "Given more than once"))
-                else:
-                    values[name] = _coerced(value, kinds[name])
-        result = cast(T, convert(values, type_, _unique(issues)))
-        if rules is not None:
-            rules(result)
-        return result
-
-    return read
-
-
-def decode_query(query_string: bytes, type_: type[T]) -> T:
-    """Reads one query string; see `query_reader`, which is cheaper when many are read."""
-    return query_reader(type_)(query_string)
-
-
-def _unique(issues: list[Issue]) -> list[Issue]:
-    return list(dict.fromkeys(issues))
-
-
-def _parameters(query_string: bytes, known: Mapping[str, object], issues: list[Issue]) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for part in query_string.split(b"&"):
-        raw_name, _, raw_value = part.partition(b"=")
-        name = unquote_to_bytes(raw_name.replace(b"+", b" ")).decode("utf-8", "replace")
-        if name not in known:
-            continue
-        try:
-            value = unquote_to_bytes(raw_value.replace(b"+", b" ")).decode()
-        except UnicodeDecodeError:
-            issues.append(Issue((name,), "Must be UTF-8"))
-            continue
-        if _BROKEN_PERCENT.search(raw_value):
-            issues.append(Issue((name,), "Has a broken percent escape"))
-        elif "\0" in value:
-            issues.append(Issue((name,), "Must not contain NUL"))
-        else:
-            found.append((name, value))
-    return found
-
-
-def _coerced(text: str, kind: inspect.Type) -> Plain:
-    """Text as the JSON value that the type wants, or the text itself: then the collector says what is wrong."""
-    match kind:
-        case inspect.Metadata():
-            return _coerced(text, kind.type)
-        case inspect.UnionType():
-            tried = [_coerced(text, member) for member in kind.types]
-            return next((value for value in tried if not isinstance(value, str)), text)
-        case inspect.IntType():
-            return int(text) if _INTEGER.fullmatch(text) else text
-        case inspect.FloatType():
-            return float(text) if re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", text) else text
-        case inspect.BoolType():
-            return {"true": True, "false": False}.get(text, text)
-        case inspect.LiteralType():
-            number = int(text) if _INTEGER.fullmatch(text) else None
-            return number if number in kind.values and text not in kind.values else text
-        case _:
-            return text

@@ -17,13 +17,11 @@ class RelaySettings:
         100, "Sockets of one account, of all kinds together, in one worker.", minimum=1
     )
     max_frame_bytes: int = setting(
-        2 * 1024 * 1024,
-        "Largest frame of a socket; clients send messages of up to a million characters.",
-        minimum=65536,
+        6 * 1024 * 1024, "Largest frame of a socket; it should hold the largest message.", minimum=65536
     )
     frames_per_minute: int = setting(3000, "Frames that one socket may send in a minute.", minimum=60)
     max_queued_bytes: int = setting(
-        8 * 1024 * 1024, "What may wait for a socket that reads slowly; past it the socket is closed.", minimum=65536
+        16 * 1024 * 1024, "What may wait for a socket that reads slowly; past it the socket is closed.", minimum=65536
     )
     max_queued_frames: int = setting(2000, "As many frames may wait for a socket that reads slowly.", minimum=16)
     auth_seconds: float = setting(5.0, "A socket that signs in by a message has so long for it.", minimum=0.1)
@@ -51,7 +49,11 @@ class RelaySettings:
     max_keys_per_account: int = setting(
         10_000, "Keys of one account's key-value store, deleted ones included.", minimum=1
     )
-    max_message_bytes: int = setting(1_500_000, "Largest encrypted message.", minimum=65536)
+    max_message_bytes: int = setting(
+        4 * 1024 * 1024,
+        "Largest encrypted message. The terminal sends one that is refused again and again, and nothing after it.",
+        minimum=65536,
+    )
     master_secret: str = setting(
         "",
         "Secret under which tokens of vendors are sealed, when they come from a server that had one (32 characters or more)."

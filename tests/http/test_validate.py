@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hapta.http.json import reader
-from hapta.http.validate import MAX_ISSUES, Uuid, Wire, decode_query, query_reader
+from hapta.http.queries import decode_query, query_reader
+from hapta.http.validate import MAX_ISSUES, Uuid, Wire
 from hapta.kit.errors import Issue, ValidationFailed
 
 

@@ -205,10 +205,10 @@ async def test_a_message_may_be_large_but_not_larger(a: Guest) -> None:
     path = f"/v3/sessions/{session_id}/messages"
     large = "x" * 1_000_000
     await post(a, session_id, (large, "1"))
-    too_large = {"messages": [{"content": "ok", "localId": "2"}, {"content": "x" * 1_500_001, "localId": "3"}]}
+    too_large = {"messages": [{"content": "ok", "localId": "2"}, {"content": "x" * 4_200_000, "localId": "3"}]}
     assert (await a.post(path, json=too_large)).status_code == 413
     async with a.socket() as socket:
-        ack = await socket.emit("message", {"sid": session_id, "message": "x" * 1_500_001}, ack=True)
+        ack = await socket.emit("message", {"sid": session_id, "message": "x" * 4_200_000}, ack=True)
         assert ack["result"] == "error"
     assert await seqs(a, session_id) == [1]
     assert (await read(a, session_id))["messages"][0]["content"]["c"] == large

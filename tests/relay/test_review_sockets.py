@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 
 from hapta.relay.rpc import service as rpc_service
-from tests.relay.engine import Poller, client
+from hapta.relay.updates import engineio
+from tests.relay.engine import PATH, Poller, client
 from tests.relay.house import A, Guest, House, NativeSocket, OpenHouse
 
 pytestmark = pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
@@ -37,7 +39,8 @@ class SlowReader(NativeSocket):
 
 
 async def test_a_socket_that_was_ended_does_nothing_more_while_the_rest_goes_out(house: House, a: Guest) -> None:
-    async with a.socket() as watcher, SlowReader(house) as agent:
+    agent = SlowReader(house)
+    async with a.socket() as watcher, agent:
         (connection,) = [each for each in house.relay.hub.of_account(A) if each.id == agent.id]
         agent.reads.clear()
         await agent.emit("ping")  # its answer waits
@@ -45,8 +48,9 @@ async def test_a_socket_that_was_ended_does_nothing_more_while_the_rest_goes_out
         await watcher.event("before")
         connection.end(4001, "token was revoked")
         await agent.emit("behind")
-        assert await watcher.seen() == []
+        seen = await watcher.seen()
         agent.reads.set()
+        assert seen == []
         assert await agent.closed() == 4001
 
 
@@ -84,3 +88,13 @@ async def test_a_token_of_any_characters_is_only_a_wrong_one(house: House, token
     await socket.send(json.dumps({"event": "auth", "data": {"token": token}}))
     assert await socket.closed() == 4001
     await socket.close()
+
+
+async def test_pollers_of_one_address_leave_room_for_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engineio, "MAX_OF_ONE_ADDRESS", 2)
+    for _ in range(2):
+        await Poller(house).begin()
+    assert (await Poller(house).get()).status_code == 400
+    transport = httpx.ASGITransport(cast(Any, house.app), client=("192.0.2.7", 50_000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://relay.example") as elsewhere:
+        assert (await elsewhere.get(f"{PATH}?EIO=4&transport=polling")).status_code == 200

@@ -23,7 +23,7 @@ async def test_every_spelling_of_the_path_opens_the_engine(house: House, path: s
             "upgrades": [],
             "pingInterval": 15_000,
             "pingTimeout": 45_000,
-            "maxPayload": 2 * 1024 * 1024,
+            "maxPayload": 6 * 1024 * 1024,
         }
         assert socket.sid != socket.hello["sid"]
 
