@@ -18,7 +18,7 @@ from hapta.settings import Settings, from_environment
 if TYPE_CHECKING:
     import uvicorn
 
-BACKLOG: Final = 2048
+BACKLOG: Final = 4096
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the usual 60 seconds of reverse proxies, so that they and not we end an idle connection: no request is lost."""
 SOCKET_MESSAGE_BYTES: Final = 1024 * 1024

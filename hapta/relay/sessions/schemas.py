@@ -149,7 +149,7 @@ class SessionEnd(Wire, frozen=True):
 
 
 def items(rows: Sequence[Row]) -> list[SessionItem]:
-    """Sessions on the wire, from rows in the order of `Session`, with or without more behind it: lists of them are asked for all the time."""
+    """Sessions on the wire, from rows in the order of `Session`: lists of them are asked for all the time."""
     return [
         SessionItem(
             id_,
@@ -166,7 +166,7 @@ def items(rows: Sequence[Row]) -> list[SessionItem]:
         )
         for (
             id_, seq, created_at, updated_at, active, active_at, metadata, metadata_version, agent_state,
-            agent_state_version, key, *_,
+            agent_state_version, key,
         ) in rows
     ]  # fmt: skip
 

@@ -82,11 +82,12 @@ class SessionsService:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def recent(self, account_id: str) -> list[Row]:
-        """The sessions that changed last, newest first; rows are in the order of `Session`, with one column more.
+        """The sessions that changed last, newest first; rows are in the order of `Session`.
 
         Here and below: fewer when they are large, but at least one.
         """
-        return await self._db.read(lambda tx: store.recent(tx, account_id, RECENT, MAX_LISTED_BYTES), snapshot=False)
+        rows, _ = await self._db.read(lambda tx: store.recent(tx, account_id, RECENT, MAX_LISTED_BYTES), snapshot=False)
+        return rows
 
     async def page(
         self, account_id: str, cursor: str | None, since_ms: int | None, limit: int
@@ -104,19 +105,19 @@ class SessionsService:
             before = cursor.removeprefix(CURSOR)
             if before == cursor or not before:
                 raise InvalidCursor
-        rows = await self._db.read(
+        rows, found = await self._db.read(
             lambda tx: store.page(tx, account_id, before, since_ms or 0, limit + 1, MAX_LISTED_BYTES), snapshot=False
         )
-        has_more = bool(rows) and rows[0][-1] > min(limit, len(rows))
-        rows = rows[:limit]
-        return rows, f"{CURSOR}{rows[-1][0]}" if has_more else None
+        rows, has_more = rows[:limit], found > min(limit, len(rows))
+        return rows, f"{CURSOR}{rows[-1][0]}" if rows and has_more else None
 
     async def active(self, account_id: str, limit: int) -> list[Row]:
         """The active sessions, the last one heard of first."""
         since_ms = self._clock.now_ms() - ACTIVE_MS
-        return await self._db.read(
+        rows, _ = await self._db.read(
             lambda tx: store.active(tx, account_id, since_ms, limit, MAX_LISTED_BYTES), snapshot=False
         )
+        return rows
 
     async def get(self, account_id: str, session_id: str) -> Session:
         """One session.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hapta.db.database import ReadTx, Row, WriteTx
+from hapta.db.database import Param, ReadTx, Row, WriteTx
 from hapta.relay.sessions.models import NewSession, Part, Session, State
 
 _SEEN = (
@@ -14,21 +14,15 @@ _SEEN = (
 # S608 below: the only text put together is this list of columns and the names of the two parts that have a version.
 
 
-# A list of sessions with values of full size must not fill the memory: it ends once they are past `max_bytes`.
-def _listed(where: str, order: str) -> str:
-    # S608: both are constants below. PostgreSQL knows the size of a text without reading it.
-    return f"""
-        SELECT {_SEEN}, found FROM (
-            SELECT {_SEEN}, found, sum(size) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) - size AS before FROM (
-                SELECT {_SEEN}, count(*) OVER () AS found, /*postgres: octet_*/length(metadata)
-                    + coalesce(/*postgres: octet_*/length(agent_state), 0) AS size
-                FROM (
-                    SELECT {_SEEN} FROM res_relay_sessions WHERE account_id = :account{where}
-                    ORDER BY {order} LIMIT :limit
-                ) AS first
-            ) AS measured
-        ) AS fitting
-        WHERE before < :max_bytes ORDER BY {order}"""  # noqa: S608
+# S608: orders and conditions are the constants below. Sizes in bytes: both engines know them without reading the texts.
+def _listed(where: str, order: str) -> tuple[str, str]:
+    """Statements that list sessions: their sizes alone, and themselves."""
+    rest = f"FROM res_relay_sessions WHERE account_id = :account{where} ORDER BY {order} LIMIT :limit"
+    size = (
+        "/*postgres: octet_length(metadata) + coalesce(octet_length(agent_state), 0)*/"
+        " /*sqlite: length(CAST(metadata AS blob)) + coalesce(length(CAST(agent_state AS blob)), 0)*/"
+    )
+    return f"SELECT {size} {rest}", f"SELECT {_SEEN} {rest}"
 
 
 _RECENT = _listed("", "updated_at DESC, id DESC")
@@ -63,21 +57,35 @@ _CURRENT: dict[Part, str] = {
 }
 
 
-async def recent(tx: ReadTx, account_id: str, limit: int, max_bytes: int) -> list[Row]:
-    """Sessions by their last change, newest first; rows are in the order of `Session`, and then how many there would be."""
-    return await tx.fetch_all(_RECENT, account=account_id, limit=limit, max_bytes=max_bytes)
+async def _list(
+    tx: ReadTx, statements: tuple[str, str], limit: int, max_bytes: int, **params: Param
+) -> tuple[list[Row], int]:
+    """Sessions, in the order of `Session`, and how many there would be: values of full size must not fill the memory."""
+    sizes, sessions = statements
+    found = fitting = size = 0
+    for (more,) in await tx.fetch_all(sizes, limit=limit, **params):
+        found += 1
+        if size < max_bytes:
+            fitting += 1
+        size += more
+    return await tx.fetch_all(sessions, limit=fitting, **params) if fitting else [], found
 
 
-async def page(tx: ReadTx, account_id: str, before: str, since_ms: int, limit: int, max_bytes: int) -> list[Row]:
-    """Sessions whose id sorts below `before`, newest first, of those changed after `since_ms`; rows as of `recent`."""
-    return await tx.fetch_all(
-        _PAGE, account=account_id, before=before, since=since_ms, limit=limit, max_bytes=max_bytes
-    )
+async def recent(tx: ReadTx, account_id: str, limit: int, max_bytes: int) -> tuple[list[Row], int]:
+    """Sessions by their last change, newest first, and how many there would be, were they smaller."""
+    return await _list(tx, _RECENT, limit, max_bytes, account=account_id)
 
 
-async def active(tx: ReadTx, account_id: str, since_ms: int, limit: int, max_bytes: int) -> list[Row]:
-    """Sessions that gave a sign of life after `since_ms`, the latest first; rows as of `recent`."""
-    return await tx.fetch_all(_ACTIVE, account=account_id, since=since_ms, limit=limit, max_bytes=max_bytes)
+async def page(
+    tx: ReadTx, account_id: str, before: str, since_ms: int, limit: int, max_bytes: int
+) -> tuple[list[Row], int]:
+    """As `recent`, of those whose id sorts below `before`, newest first, and which changed after `since_ms`."""
+    return await _list(tx, _PAGE, limit, max_bytes, account=account_id, before=before, since=since_ms)
+
+
+async def active(tx: ReadTx, account_id: str, since_ms: int, limit: int, max_bytes: int) -> tuple[list[Row], int]:
+    """As `recent`, of those that gave a sign of life after `since_ms`, the latest first."""
+    return await _list(tx, _ACTIVE, limit, max_bytes, account=account_id, since=since_ms)
 
 
 async def changed(tx: ReadTx, account_id: str, after_seq: int, limit: int) -> list[tuple[Session, int, int]]:

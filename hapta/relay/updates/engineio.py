@@ -29,6 +29,8 @@ CLOSE_SECONDS = 10.0
 """So long a closing waits for a peer that reads slowly, and a client that polls may come to hear that it is over."""
 MAX_UNCONNECTED_POLLS = 2000
 """Clients of this worker that poll and have not said who they are."""
+MAX_OF_ONE_ADDRESS = 500
+"""So many of them may be of one address, that nobody alone takes all places."""
 SEPARATOR = "\x1e"
 
 _PING, _PONG, _NOOP, _CLOSE = Text(b"2"), Text(b"3probe"), Text(b"6"), Text(b"1")
@@ -88,6 +90,7 @@ class Link:
         "_receiving",
         "_upgrading",
         "_window_at",
+        "address",
         "ending",
         "opened_at",
         "receiver",
@@ -97,9 +100,10 @@ class Link:
 
     receiver: Receiver
 
-    def __init__(self, engine: Engine, sid: str) -> None:
+    def __init__(self, engine: Engine, sid: str, address: str) -> None:
         self._engine = engine
         self.sid = sid
+        self.address = address
         self.socket: Socket | None = None
         """The WebSocket; None while the client polls."""
         self.ending = False
@@ -448,14 +452,15 @@ class Engine:
         Raises:
             BadRequest: there are too many that have not said who they are, or the server stops.
         """
-        waiting = sum(link.socket is None and not link.receiver.connected for link in self._links.values())
-        if self._closing or waiting >= MAX_UNCONNECTED_POLLS:
+        waiting = [link for link in self._links.values() if link.socket is None and not link.receiver.connected]
+        theirs = sum(link.address == address for link in waiting)
+        if self._closing or len(waiting) >= MAX_UNCONNECTED_POLLS or theirs >= MAX_OF_ONE_ADDRESS:
             raise BadRequest(*FORBIDDEN)
         link = self._opened(address)
         return self._hello(link, ("websocket",)).text
 
     def _opened(self, address: str) -> Link:
-        link = Link(self, self._ids.secret(15))
+        link = Link(self, self._ids.secret(15), address)
         link.receiver = self._receiver(link, address)
         self._links[link.sid] = link
         return link
