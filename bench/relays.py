@@ -45,8 +45,8 @@ def open_session(server: servers.Server, token: str, tag: str) -> str:
     """A session with metadata of the size that clients send; its id."""
     body = {
         "tag": tag,
-        "metadata": "bWV0YWRhdGEg" * 40,
-        "agentState": "c3RhdGUg" * 40,
+        "metadata": "bWV0YWRhdGEg" * 32,
+        "agentState": "c3RhdGUg" * 12,
         "dataEncryptionKey": "AAAA" * 36,
     }
     answer = load.call(server.port, load.post("/v1/sessions", json.dumps(body).encode(), token))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 
 from bench import load, machine, relays, servers
@@ -145,9 +146,10 @@ def sessions(bench: Bench) -> list[Row]:
         for n in range(LISTED):
             relays.open_session(server, token, f"bench-{n}")
         request = load.get("/v1/sessions", token)
-        listed = len(load.call(server.port, request)["sessions"])
-        if listed != LISTED:
-            raise load.LoadError(f"{listed} sessions are listed in place of {LISTED}")
+        answer = load.call(server.port, request)
+        if len(answer["sessions"]) != LISTED:
+            raise load.LoadError(f"{len(answer['sessions'])} sessions are listed in place of {LISTED}")
+        size = len(json.dumps(answer, separators=(",", ":")))
         connections = load.Load(server.port, CONNECTIONS)
         try:
             (samples,) = alternate(
@@ -161,6 +163,6 @@ def sessions(bench: Bench) -> list[Row]:
             "req/s",
             median(samples, lambda s: s.rate),
             at_least=1_000,
-            note=f"{CONNECTIONS} connections, p99 {median(samples, lambda s: s.p99_ms):.0f} ms; {_cost(samples)}",
+            note=f"{size / 1000:,.0f} KB an answer, {CONNECTIONS} connections, p99 {median(samples, lambda s: s.p99_ms):.0f} ms; {_cost(samples)}",
         )
     ]

@@ -60,7 +60,7 @@ def reconnect(bench: Bench) -> list[Row]:
         took: list[float] = []
         with relays.hapta(bench, "relay-storm") as server, contextlib.closing(Crowd(server.port)) as crowd:
             places = _places(protocol, [relays.sign_in(server) for _ in range(-(-wanted // PER_ACCOUNT))], wanted)
-            crowd.open(places)
+            crowd.open(places, seconds=120)
             memory: list[int] = []
             for _ in range(STORMS + 1):
                 crowd.rest(_SETTLE_SECONDS)
@@ -69,7 +69,7 @@ def reconnect(bench: Bench) -> list[Row]:
                     break
                 crowd.drop()
                 began = time.perf_counter()
-                crowd.open(places, at_once=wanted)
+                crowd.open(places, at_once=wanted, seconds=120)
                 took.append(time.perf_counter() - began)
         case = f"{wanted:,} sockets come back at once, {name}"
         told = ", ".join(f"{one / 1e6:.1f}" for one in memory)

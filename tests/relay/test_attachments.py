@@ -209,7 +209,7 @@ async def test_attachments_end_with_their_session(house: House, a: Guest, sessio
     assert (await a.get(f"/v1/{ref}")).status_code == 404
     assert await count(house) == 1
     assert (await a.get(f"/v1/{kept}")).content == b"stays"
-    assert await house.db.read(lambda tx: files.used(tx, a.id)) == len(b"stays")
+    assert await house.db.read(lambda tx: files.used_by(tx, [a.id])) == {a.id: len(b"stays")}
 
 
 async def test_what_arrives_while_its_session_is_deleted_goes_too(house: House, a: Guest, session: str) -> None:

@@ -143,7 +143,7 @@ async def test_one_update_reaches_hundreds_of_sockets(new_house: OpenHouse) -> N
         await asyncio.gather(*[socket.close() for socket in sockets])
 
 
-@pytest.mark.parametrize("size", [3 * 1024 * KIB, 20 * 1024 * KIB], ids=["ours", "the parser's"])
+@pytest.mark.parametrize("size", [7 * 1024 * KIB, 20 * 1024 * KIB], ids=["ours", "the parser's"])
 async def test_a_frame_past_the_limit_ends_the_socket(house: House, url: str, size: int) -> None:
     socket = await opened(url)
     with pytest.raises(ConnectionClosedError) as closed:
