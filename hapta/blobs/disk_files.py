@@ -223,9 +223,22 @@ class Tree:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.stat().st_mtime_ns // 1_000_000 < before_ms:
-                        os.unlink(entry.path)
-                        removed += 1
+                        removed += self._tidied(entry.path)
         return removed
+
+    @staticmethod
+    def _tidied(path: str) -> bool:
+        """Removes a file that nobody writes to."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            os.unlink(path)
+            return True
+        finally:
+            os.close(descriptor)
 
     def check(self, name: str) -> None:
         """Writes, reads and removes a file."""
@@ -288,14 +301,15 @@ class Put(_File):
     def write(self, pieces: Sequence[bytes]) -> None:
         if self._descriptor is None:
             self._descriptor = self._tree.create(self._path)
+            lock(self._descriptor)  # a clock that is wrong must not make this look like something left behind
         self._size += write_all(self._descriptor, pieces)
 
     def finish(self, pieces: Sequence[bytes]) -> int:
         self.write(pieces)
         self._tree.flush_file(self.descriptor)
-        self.close()
         self._tree.named(self._path, self._target)
         self._named = True
+        self.close()
         return self._size
 
     def abandon(self) -> None:

@@ -12,7 +12,7 @@ from tests.clients.conftest import Account, register
 from tests.clients.node import Browser
 from tests.servers import HaptaServer
 
-METHODS = {"get", "put", "post", "delete", "patch"}
+METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 
 
 def operations(server: HaptaServer) -> list[tuple[str, str, dict[str, Any]]]:
