@@ -59,7 +59,8 @@ await Promise.all([writing, all]);
 await client.flush();
 if (name === "happy") {
   await said.until((text) => text === `message ${COUNT - 1}`);
-  seen.said = said.list.filter((text, at) => text !== `message ${at}`);
+  // What it fetches anew after a lost connection may hold what a live update has told it meanwhile: it shows both.
+  seen.said = [...new Set(said.list)].filter((text, at) => text !== `message ${at}`);
 }
 const found = [];
 for (let after = 0, more = true; more; ) {
