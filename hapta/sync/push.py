@@ -1,8 +1,8 @@
 """Group commit: pushes that wait are joined into one transaction, of one stream or of many.
 
-A stream is in at most one transaction at a time and its pushes keep their order of arrival; each gets its own contiguous
-range of sequence numbers. The heads of all streams in a batch stay locked to the commit, so rows become visible in the order
-of their numbers. All that is slow (decoding, hashing, measuring) was done before; what failed in one push fails only that push.
+A stream's pushes keep their order of arrival (`hapta.db.group_commit`); each gets its own contiguous range of sequence numbers.
+The heads of all streams in a batch stay locked to the commit, so rows become visible in the order of their numbers. All that
+is slow (decoding, hashing, measuring) was done before; what failed in one push fails only that push.
 
 The first try assumes that nothing was pushed before, and lets the unique index say otherwise. Numbers given to duplicates
 would leave holes, so then everything is rolled back and done again with the duplicates looked up first. Where this worker knows
@@ -12,13 +12,11 @@ how its last commit left the heads, it does not even read them: the write compar
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from hapta.db.database import Database, UniqueViolation, WriteTx
+from hapta.db.group_commit import GroupCommit, Limits, default_lanes
 from hapta.kit.clock import Clock
-from hapta.kit.errors import Unavailable
 from hapta.kit.ids import Ids
 from hapta.sync import store
 from hapta.sync.batch import Batch, DuplicatesFound, Outcome, VaultAt
@@ -27,8 +25,6 @@ from hapta.sync.models import Push, Pushed, Stream, Vault
 from hapta.sync.quota import Quota, nothing_elsewhere
 
 Announce = Callable[[Sequence[Pushed]], Awaitable[None]]
-ONE_STREAMS_SHARE = 0.25
-"""Of the queue: what one stream's waiting pushes may fill. A push that finds none of its stream waiting is never over it."""
 MEANWHILE_LOGS = 16
 """Answers with fewer entries are not worth preparing."""
 MAX_BELIEVED_LOGS = 2_000
@@ -37,12 +33,6 @@ MAX_BELIEVED_LOGS = 2_000
 
 class _HeadsMoved(Exception):
     """The heads were not as they were believed to be; nothing was written."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    push: Push
-    result: asyncio.Future[Pushed]
 
 
 class Committer:
@@ -78,26 +68,14 @@ class Committer:
         self._db = db
         self._clock = clock
         self._ids = ids
-        self._announce = announce
         self._meanwhile = meanwhile
         self._quota = quota or Quota(0, nothing_elsewhere, clock)
         self._max_vaults = max_vaults
         self._heads = Heads()
-        # SQLite has one writer: more lanes would only make smaller groups.
-        self._free_lanes = lanes or (1 if db.engine == "sqlite" else 4)
-        self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes
-        self._max_batch_logs = max_batch_logs
-        self._max_batch_bytes = max_batch_bytes
-        self._queues: dict[str, deque[_Waiting]] = {}
-        self._ready: deque[str] = deque()  # streams with waiting pushes and no transaction in flight, first come first
-        self._in_flight: set[str] = set()
-        self._waiting = 0
-        self._waiting_bytes = 0
-        self._bytes_of: dict[str, int] = {}  # of the streams in `_queues`
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._start_planned = False
-        self._closed = False
+        limits = Limits(max_waiting, max_waiting_bytes, max_batch_logs, max_batch_bytes)
+        self._group = GroupCommit[Push, Pushed, Pushed](
+            self._written, announce, limits, plural="pushes", lanes=lanes or default_lanes(db.engine)
+        )
 
     async def push(self, push: Push) -> Pushed:
         """Stores a push; returns after the commit. A caller that goes away does not undo it.
@@ -110,124 +88,15 @@ class Committer:
 
     def submit(self, push: Push) -> asyncio.Future[Pushed]:
         """Like `push`, without waiting: pushes submitted one after another commit in that order."""
-        if self._closed:
-            raise Unavailable("The server is stopping")
-        if self._waiting >= self._max_waiting or self._waiting_bytes + push.size > self._max_waiting_bytes:
-            raise Unavailable("Too many pushes are waiting")
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(push, loop.create_future())
-        queue = self._queues.get(push.stream_id)
-        queued_bytes = self._bytes_of.get(push.stream_id, 0)
-        if queue and (
-            len(queue) >= self._max_waiting * ONE_STREAMS_SHARE
-            or queued_bytes + push.size > self._max_waiting_bytes * ONE_STREAMS_SHARE
-        ):
-            raise Unavailable("Too many pushes of this account are waiting")
-        self._bytes_of[push.stream_id] = queued_bytes + push.size
-        if queue is None:
-            self._queues[push.stream_id] = deque((waiting,))
-            if push.stream_id not in self._in_flight:
-                self._ready.append(push.stream_id)
-        else:
-            queue.append(waiting)
-        self._waiting += 1
-        self._waiting_bytes += push.size
-        self._plan_start(loop)
-        return waiting.result
+        return self._group.submit(push, push.stream_id, len(push.keys), push.size)
 
     async def close(self) -> None:
         """Takes no more pushes and waits until all accepted ones are committed and announced."""
-        self._closed = True
-        while self._tasks or self._start_planned:
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            else:
-                await asyncio.sleep(0)
+        await self._group.close()
 
-    def _plan_start(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn of the loop later, so that all requests of this turn join.
-        if self._free_lanes and not self._start_planned:
-            self._start_planned = True
-            loop.call_soon(self._start)
-
-    def _start(self) -> None:
-        self._start_planned = False
-        while self._free_lanes and self._ready:
-            batch = self._take_batch()
-            self._free_lanes -= 1
-            task = asyncio.get_running_loop().create_task(self._commit(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _take_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        logs = size = 0
-        # Lanes share what is ready; with one lane that is everything.
-        streams = -(-len(self._ready) // self._free_lanes)
-        while self._ready and streams:
-            stream_id = self._ready[0]
-            queue = self._queues[stream_id]
-            taken = False
-            while queue:
-                push = queue[0].push
-                if batch and (logs + len(push.keys) > self._max_batch_logs or size + push.size > self._max_batch_bytes):
-                    break
-                batch.append(queue.popleft())
-                logs += len(push.keys)
-                size += push.size
-                self._bytes_of[stream_id] -= push.size
-                taken = True
-            if not taken:
-                break
-            self._ready.popleft()
-            self._in_flight.add(stream_id)
-            streams -= 1
-            if queue:
-                break  # the batch is full
-            del self._queues[stream_id], self._bytes_of[stream_id]
-        self._waiting -= len(batch)
-        self._waiting_bytes -= size
-        return batch
-
-    async def _commit(self, batch: list[_Waiting]) -> None:
-        pushes = [waiting.push for waiting in batch]
-        outcomes: Sequence[Outcome | Exception]
-        try:
-            outcomes = await self._write(pushes)
-        except Unavailable as error:  # it would be the same for each of them
-            outcomes = [error] * len(batch)
-        except Exception as error:  # boundary: one of them is at fault, and only that one may hear of it
-            outcomes = await self._write_apart(pushes) if len(batch) > 1 else [error]
-        finally:
-            self._release(pushes)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if waiting.result.done():  # the client went away; the push stays
-                continue
-            if isinstance(outcome, Exception):
-                waiting.result.set_exception(outcome)
-            else:
-                waiting.result.set_result(outcome)
-        stored = [outcome for outcome in outcomes if isinstance(outcome, Pushed) and outcome.inserted]
-        if stored:
-            await self._announce(stored)
-
-    def _release(self, pushes: Sequence[Push]) -> None:
-        self._free_lanes += 1
-        for stream_id in dict.fromkeys(push.stream_id for push in pushes):
-            self._in_flight.discard(stream_id)
-            if stream_id in self._queues:
-                self._ready.append(stream_id)
-        if self._ready:
-            self._plan_start(asyncio.get_running_loop())
-
-    async def _write_apart(self, pushes: Sequence[Push]) -> list[Outcome | Exception]:
-        outcomes: list[Outcome | Exception] = []
-        for push in pushes:
-            try:
-                outcomes += await self._write([push])
-            except Exception as error:  # boundary, as above
-                outcomes.append(error)
-        return outcomes
+    async def _written(self, pushes: Sequence[Push]) -> tuple[list[Outcome], list[Pushed]]:
+        outcomes = await self._write(pushes)
+        return outcomes, [outcome for outcome in outcomes if isinstance(outcome, Pushed) and outcome.inserted]
 
     async def _write(self, pushes: Sequence[Push]) -> list[Outcome]:
         ids = sorted({push.stream_id for push in pushes})
