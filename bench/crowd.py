@@ -23,6 +23,7 @@ Heard = Callable[["Member", bytes], None]
 """Is told each message of a socket that is open."""
 
 _FROM_ONE_ADDRESS = 20_000  # ephemeral ports of one loopback address, with room to spare
+_IP_BIND_ADDRESS_NO_PORT = 24  # of Linux, ip(7); the module `socket` names it from Python 3.12 on
 _BLOCK = 1 << 18
 _TEXT, _CLOSE, _PING = 1, 8, 9
 
@@ -84,7 +85,8 @@ class Crowd:
         self._port = port
         self._epoll = select.epoll()
         self._members: dict[int, Member] = {}
-        self._opened = 0
+        self._begun = 0
+        self._let_in = 0
         self.heard: Heard = _ignore
 
     def __len__(self) -> int:
@@ -109,14 +111,12 @@ class Crowd:
         until = time.perf_counter() + seconds
         members: list[Member] = []
         for begin in range(0, len(places), at_once):
-            batch = [self._begin(place) for place in places[begin : begin + at_once]]
-            members += batch
-            waiting = len(batch)
-            while waiting and time.perf_counter() < until:
+            wanted = self._let_in + len(places[begin : begin + at_once])
+            members += [self._begin(place) for place in places[begin : begin + at_once]]
+            while self._let_in < wanted and time.perf_counter() < until:
                 self.poll(1.0)
-                waiting = sum(member.state != "open" for member in batch)
-            if waiting:
-                raise load.LoadError(f"{waiting:,} of {len(batch):,} sockets were not let in in time")
+            if self._let_in < wanted:
+                raise load.LoadError(f"{wanted - self._let_in:,} of {len(members):,} sockets were not let in in time")
         return members
 
     def poll(self, seconds: float) -> None:
@@ -143,9 +143,12 @@ class Crowd:
             self.poll(left)
 
     def _begin(self, place: Place) -> Member:
-        member = Member(self._opened, place)
-        source = f"127.0.0.{1 + self._opened // _FROM_ONE_ADDRESS % 200}"
-        self._opened += 1
+        member = Member(self._begun, place)
+        source = f"127.0.0.{1 + self._begun // _FROM_ONE_ADDRESS % 200}"
+        self._begun += 1
+        # The port is found when the peer is known. Else the kernel looks for one that no connection at all has, for milliseconds each
+        # once some ten thousand have been closed lately, and the storm would be as slow as the search.
+        member.sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         member.sock.bind((source, 0))
         member.sock.connect_ex(("127.0.0.1", self._port))
         self._members[member.sock.fileno()] = member
@@ -194,20 +197,20 @@ class Crowd:
             elif member.state == "open":
                 self.heard(member, payload)
             else:
-                _joining(member, payload)
+                self._join(member, payload)
         elif opcode == _PING:
             member.say(bytes((0x8A, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
         elif opcode == _CLOSE:
             raise load.LoadError(f"the server closed a socket: {payload!r}")
 
-
-def _joining(member: Member, payload: bytes) -> None:
-    if payload.startswith(b"0{"):
-        member.say(member.connect_packet())
-    elif payload.startswith((b"40{", b'{"event":"connected"')):
-        member.state = "open"
-    else:
-        raise load.LoadError(f"a socket was not let in: {payload[:300]!r}")
+    def _join(self, member: Member, payload: bytes) -> None:
+        if payload.startswith(b"0{"):
+            member.say(member.connect_packet())
+        elif payload.startswith((b"40{", b'{"event":"connected"')):
+            member.state = "open"
+            self._let_in += 1
+        else:
+            raise load.LoadError(f"a socket was not let in: {payload[:300]!r}")
 
 
 def _ignore(member: Member, payload: bytes) -> None:

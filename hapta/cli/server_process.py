@@ -66,7 +66,7 @@ def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
         app,  # pyright: ignore[reportArgumentType]
         factory=isinstance(app, str),
         workers=server.workers,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        loop="hapta.http.accepting:new_event_loop" if sys.platform != "win32" else "asyncio",
         http=BoundedHttpProtocol,
         h11_max_incomplete_event_size=server.max_header_bytes,
         ws=DirectSocketProtocol,

@@ -16,7 +16,11 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from types import MethodType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from hapta.http.errors import Dialect
 from hapta.http.forms import Form
@@ -41,8 +45,7 @@ class Content:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer with more to it than a struct and its usual status.
 
     Args:
@@ -200,8 +203,7 @@ class Table:
 
 def _with_signature(entry: Endpoint) -> Endpoint:
     """Reads the handler's signature and refuses what the edge could not provide."""
-    hints = get_type_hints(entry.handler)
-    names = tuple(inspect.signature(entry.handler).parameters)
+    hints, names = _declared(entry.handler)
     in_path = tuple(_PARAMETER.findall(entry.path))
     body = query = None
     for name in names:
@@ -225,6 +227,20 @@ def _with_signature(entry: Endpoint) -> Endpoint:
     if body is not None and entry.method in ("GET", "HEAD", "OPTIONS"):
         raise TypeError(f"{entry.name}: a {entry.method} has no body")
     return replace(entry, parameters=names, path_params=in_path, body_type=body, query_type=query)
+
+
+def _declared(handler: Handler) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The types and the names of a handler's parameters."""
+    if isinstance(handler, MethodType):
+        hints, names = _declared_by(handler.__func__)
+        return hints, names[1:]
+    return get_type_hints(handler), tuple(inspect.signature(handler).parameters)
+
+
+@cache
+def _declared_by(function: Callable[..., Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    # A class's function lives as long as its module; who opens a second server in one process reads it no second time.
+    return get_type_hints(function), tuple(inspect.signature(function).parameters)
 
 
 def _expect(entry: Endpoint, name: str, holds: bool) -> None:

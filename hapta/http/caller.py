@@ -99,7 +99,9 @@ def check_access(access: Access, caller: Caller) -> None:
                 raise InsufficientScope.of(access.value)
         case "role":
             allowed = access.value in caller.roles
-        case "admin" | "internal":
-            allowed = access.kind in caller.roles
+        case "admin":
+            allowed = "admin" in caller.roles or "owner" in caller.roles
+        case "internal":
+            allowed = "internal" in caller.roles
     if not allowed:
         raise InsufficientScope

@@ -80,8 +80,9 @@ class Form:
         Raises:
             BadForm: names the first one that does.
         """
-        for name in self._values.keys() - but:
-            self.one(name)
+        for name, values in self._values.items():
+            if len(values) > 1 and name not in but:
+                self.one(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -94,6 +95,8 @@ def is_form(content_type: bytes | None) -> bool:
     """Whether a body is a form by its label, in UTF-8 if it says a charset."""
     if content_type is None:
         return False
+    if content_type == b"application/x-www-form-urlencoded":
+        return True
     essence, _, rest = content_type.partition(b";")
     if essence.strip().lower() != b"application/x-www-form-urlencoded":
         return False
@@ -102,10 +105,13 @@ def is_form(content_type: bytes | None) -> bool:
 
 
 def _decoded(part: bytes) -> str:
-    if _BROKEN_ESCAPE.search(part):
-        raise BadForm("A parameter has a broken percent sign")
+    part = part.replace(b"+", b" ")
+    if b"%" in part:
+        if _BROKEN_ESCAPE.search(part):
+            raise BadForm("A parameter has a broken percent sign")
+        part = unquote_to_bytes(part)
     try:
-        text = unquote_to_bytes(part.replace(b"+", b" ")).decode()
+        text = part.decode()
     except UnicodeDecodeError:
         raise BadForm("A parameter is not UTF-8") from None
     if "\0" in text:

@@ -39,12 +39,17 @@ class DuplicateKey(InvalidJson):
 
 
 def reader(type_: type[T]) -> Callable[[bytes], T]:
-    """Compiles the reader of one body type; done once for an endpoint, at start.
+    """Compiles the reader of one body type; done once for a type, at start.
 
     Returns:
         A function from the raw body to the value. It raises `InvalidJson` for a text that is not strict JSON, and
         `ValidationFailed` that names every bad field.
     """
+    return _compiled(type_)
+
+
+@cache
+def _compiled(type_: Any) -> Callable[[bytes], Any]:
     return _Reader(type_, msgspec.json.Decoder(type_)).read
 
 
@@ -73,9 +78,10 @@ class _Reader:
             return self._read_again(raw)
         except (ValueError, RecursionError):
             raise InvalidJson from None
-        if _may_hold_nul(raw) or (self._unsafe_ints is not None and self._unsafe_ints([value])):
+        if (b"\\" in raw and _may_hold_nul(raw)) or (self._unsafe_ints is not None and self._unsafe_ints([value])):
             return self._read_again(raw)
-        _require_utf8(raw)
+        if not raw.isascii():
+            _require_utf8(raw)
         keys = self._keys([value]) if self._keys is not None else 0
         colons = raw.count(b":")
         if keys != colons:

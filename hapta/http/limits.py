@@ -77,5 +77,10 @@ class Limits:
 
 def state_header(limit: LimitClass) -> Callable[[Decision], tuple[bytes, bytes]]:
     """Makes `RateLimit`: what is left, and in how many seconds the budget is whole (the draft's section 4)."""
-    form = b'"%b";r=%%d;t=%%d' % limit.name.encode()
-    return lambda decision: (b"ratelimit", form % (decision.remaining, ceil(decision.reset_seconds)))
+    name, form = state_form(limit)
+    return lambda decision: (name, form % (decision.remaining, ceil(decision.reset_seconds)))
+
+
+def state_form(limit: LimitClass) -> tuple[bytes, bytes]:
+    """`RateLimit` with two places for numbers: what is left, and the seconds until the budget is whole."""
+    return b"ratelimit", b'"%b";r=%%d;t=%%d' % limit.name.encode()

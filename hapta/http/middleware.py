@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,15 +26,16 @@ from hapta.http.compress import choose, compress_off_loop, worth_compressing
 from hapta.http.cors import CLOSED, OPEN, Cors
 from hapta.http.errors import PROBLEM, Dialect, InternalError, RouteNotFound, render_problem, status_of
 from hapta.http.errors import headers as error_headers
-from hapta.http.limits import HANDLER, LimitClass, Limits, RateLimited, state_header
+from hapta.http.limits import HANDLER, LimitClass, Limits, RateLimited, state_form, state_header
 from hapta.http.metrics import Metrics
-from hapta.http.protocol import ANSWER, LINE, Answer, Line
+from hapta.http.protocol import ANSWER, LINE, Answer, Line, header_lines, header_pairs
 from hapta.http.reading import reader_for
 from hapta.http.requests import ClientGone, Message, Receive, Request, Scope, Send, SlowBody
-from hapta.http.sockets import SOCKET_LINE, Disconnected, Socket, SocketLine
+from hapta.http.socket_refusals import ForeignOrigin, refuse
+from hapta.http.sockets import SOCKET_LINE, Answered, Disconnected, Socket, SocketLine
 from hapta.kit.access import HANDLER_DECIDES, Verifier
-from hapta.kit.clock import Clock, iso_ms
-from hapta.kit.errors import Forbidden, HaptaError, Unauthenticated, Unavailable
+from hapta.kit.clock import Clock, Instants, iso_ms
+from hapta.kit.errors import HaptaError, Unauthenticated, Unavailable
 from hapta.kit.logs import AccessLog
 from hapta.kit.ratelimit import Decision, policy_header
 from hapta.settings import ServerSettings
@@ -47,6 +49,7 @@ _WHOLE = frozenset((bytes, type(None)))
 access_lines = msgspec.json.Encoder().encode_lines
 """How `AccessLog` writes the entries of this edge."""
 _JSON = (b"content-type", b"application/json")
+_JSON_LINE = header_lines((_JSON,))
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
@@ -154,9 +157,12 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     # A cache may hand an answer that anybody may see to a page of another origin; the others never get into one.
     without_origin = [header for header in cors.headers(None) if is_public or header[0] == b"vary"]
     compress_min = edge.server.compress_min_bytes
-    always = _security_headers(edge)
+    without_origin_lines = header_lines(without_origin)
+    always_lines = header_lines(_security_headers(edge))
+    rate_lines = header_lines((policy, state_form(limit)))
     # What one account may see must not stay in a cache that another one uses, nor what somebody signs in with.
     private = () if is_public and endpoint.method == "GET" else (_NO_STORE,)
+    private_lines = header_lines(private)
 
     async def handle(scope: Scope, receive: Receive, send: Send, params: dict[str, str]) -> None:
         started = perf_counter()
@@ -190,7 +196,9 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             if decision is not None and not decision.allowed:
                 raise RateLimited(limit, decision)
             if read_body is not None:
-                await read_body(request, receive)
+                pending = read_body(request, receive)
+                if pending is not None:
+                    await pending
             if internal is not None:
                 await internal.verify(request, request.body or b"")
             result = await handler(*provide(request))
@@ -216,10 +224,9 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             media = _JSON if result.media_type == "application/json" else (b"content-type", result.media_type.encode())
             extra: Any = result.headers
             if private and not _says_cache(extra):
-                extra = (*extra, *private)
+                extra = (*extra, *private) if extra else private
         else:
             status, content, media, extra = default_status, result, _JSON, private
-        rate_headers = () if decision is None else (policy, state(decision))
         if type(content) is bytes:
             body = content
         elif content is None:
@@ -227,7 +234,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         elif isinstance(content, msgspec.Struct):
             body = _encode(_wrapped(content, status, result, edge.clock)) if wraps else _encode(content)
         else:
-            more = (*extra, *rate_headers)
+            more = extra if decision is None else (*extra, policy, state(decision))
             await _stream(
                 status,
                 content,
@@ -242,24 +249,27 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
                 started,
             )
             return
-        out: Headers = [media] if content is not None else []
+        encoded = b""
         if len(body) >= compress_min and worth_compressing(media[1].decode()) and not _is_encoded(extra):
-            body = await _compressed(body, headers.get(b"accept-encoding"), out)
-        if content is not None or status not in _BODILESS:
-            out.append((b"content-length", str(len(body)).encode()))
-        out += [
-            (b"x-request-id", request.request_id.encode()),
-            _server_timing(started),
-            *always,
-            *rate_headers,
-            *extra,
-        ]
+            body, encoded = await _compressed(body, headers.get(b"accept-encoding"))
         origin = headers.get(b"origin")
-        out += without_origin if origin is None else cors.headers(origin)
+        head = b"".join(
+            (
+                b"" if content is None else _JSON_LINE if media is _JSON else header_lines((media,)),
+                encoded,
+                b"content-length: %d\r\n" % len(body) if content is not None or status not in _BODILESS else b"",
+                b"x-request-id: %b\r\nserver-timing: app;dur=%.2f\r\n"
+                % (request.request_id.encode(), (perf_counter() - started) * 1e3),
+                always_lines,
+                b"" if decision is None else rate_lines % (decision.remaining, ceil(decision.reset_seconds)),
+                private_lines if extra is private else header_lines(extra),
+                without_origin_lines if origin is None else header_lines(cors.headers(origin)),
+            )
+        )
         answer: Answer | None = scope.get(ANSWER)
         # The long way knows how to end a connection after its answer.
-        if answer is None or _CLOSE in extra or not answer(scope, status, out, body):
-            await send({"type": "http.response.start", "status": status, "headers": out})
+        if answer is None or _CLOSE in extra or not answer(scope, status, head, body):
+            await send({"type": "http.response.start", "status": status, "headers": header_pairs(head)})
             await send({"type": "http.response.body", "body": body})
         finish(request, status, len(body), started)
 
@@ -343,7 +353,7 @@ Finish = Callable[[Request, int, int, float], None]
 def _finisher(name: str, edge: Edge) -> Finish:
     """Counts and logs a request that has been answered."""
     observe = edge.metrics.observer(name)
-    access_log, clock = edge.access_log, edge.clock
+    access_log, clock, instant = edge.access_log, edge.clock, Instants().text
 
     def finish(request: Request, status: int, size: int, started: float) -> None:
         seconds = perf_counter() - started
@@ -351,7 +361,7 @@ def _finisher(name: str, edge: Edge) -> Finish:
         if access_log is not None:
             user = None if request.caller is None else request.caller.user_id
             line = AccessLine(
-                iso_ms(clock.now_ms()),
+                instant(clock.now_ms()),
                 request.request_id,
                 request.client_address,
                 request.method,
@@ -412,14 +422,14 @@ def _unexpected(error: Exception, dialect: Dialect, request: Request, edge: Edge
     return _error_reply(InternalError(), dialect, request, edge)
 
 
-async def _compressed(body: bytes, accept: bytes | None, out: Headers) -> bytes:
-    """The body in an encoding that the client takes, with the headers that say so."""
-    out.append((b"vary", b"accept-encoding"))
+async def _compressed(body: bytes, accept: bytes | None) -> tuple[bytes, bytes]:
+    """The body in an encoding that the client takes, and the header lines that say so."""
+    out: Headers = [(b"vary", b"accept-encoding")]
     encoding = choose(accept)
-    if encoding is None:
-        return body
-    out.append((b"content-encoding", encoding.encode()))
-    return await compress_off_loop(body, encoding)
+    if encoding is not None:
+        out.append((b"content-encoding", encoding.encode()))
+        body = await compress_off_loop(body, encoding)
+    return body, header_lines(out)
 
 
 async def _stream(
@@ -498,12 +508,17 @@ def compile_not_found(
     return handle
 
 
-class ForeignOrigin(Forbidden):
-    """A page of an origin that is not listed opens a socket. Browsers ask nobody before a handshake and send cookies along, so that
-    only this header tells whose page it is (contract identity, section 18)."""
+def _handshake_logger(edge: Edge) -> Answered:
+    """Logs a handshake when it is answered; its socket may stay for days."""
+    access_log, clock = edge.access_log, edge.clock
 
-    code = "foreign_origin"
-    message = "Pages of this origin may not connect"
+    def answered(socket: Socket, status: int) -> None:
+        if access_log is not None:
+            ms = round((perf_counter() - socket.began) * 1e3, 3)
+            at, who = iso_ms(clock.now_ms()), socket.client_address
+            access_log.write(AccessLine(at, socket.request_id, who, "GET", socket.path, status, ms, 0))
+
+    return answered
 
 
 def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> Compiled:
@@ -513,6 +528,7 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
     observe = edge.metrics.observer(endpoint.name)
     sockets = edge.metrics.sockets
     handler, names = endpoint.handler, endpoint.parameters
+    answered = _handshake_logger(edge)
     any_origin = endpoint.cors == "open"  # no cookie counts there, so that it does not matter whose page it is
     own_origin = "{0.scheme}://{0.netloc}".format(urlsplit(edge.server.public_address)).encode()
 
@@ -531,6 +547,8 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
             request_ids.next(),
             can_answer=can_answer,
             line=line,
+            path=scope["path"],
+            answered=answered,
         )
         refusal: HaptaError | None = None
         origin = headers.get(b"origin")
@@ -543,8 +561,9 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
         if refusal is None and sockets.open >= edge.server.max_sockets:
             refusal = Unavailable("There are too many open sockets")
         if refusal is not None:
-            await _refuse_socket(scope, receive, send, refusal, endpoint.dialect, edge.clock, socket.request_id)
+            await refuse(scope, receive, send, refusal, endpoint.dialect, edge.clock, socket.request_id)
             observe(status_of(type(refusal)), perf_counter() - started)
+            answered(socket, status_of(type(refusal)))
             return
         sockets.open += 1
         observe(101, perf_counter() - started)
@@ -560,26 +579,6 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
             sockets.open -= 1
 
     return handle
-
-
-async def _refuse_socket(
-    scope: Scope, receive: Receive, send: Send, error: HaptaError, dialect: Dialect, clock: Clock, request_id: str
-) -> None:
-    """Refuses a handshake with a plain HTTP answer where the server can send one (ASGI websocket.http.response)."""
-    await receive()
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1013})
-        return
-    status = status_of(type(error))
-    body = dialect.render(error, status, request_id, iso_ms(clock.now_ms()))
-    headers = [
-        _JSON,
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *error_headers(error),
-    ]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
 
 
 __all__ = ["Compiled", "Edge", "Message", "RequestIds", "compile_endpoint", "compile_not_found"]

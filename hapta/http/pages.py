@@ -10,10 +10,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from hapta.http.api import Reply
 from hapta.http.errors import Dialect
@@ -64,23 +65,6 @@ class Pages:
         )
         """For the tables of pages: what the edge itself refuses is told by a page as well."""
 
-    @cached_property
-    def _templates(self) -> Environment:
-        # Loaded with the first page: a server that nobody signs in to by page does without.
-        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=ChoiceLoader([PackageLoader(package, folder) for package, folder in self._folders]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        filters = cast("dict[str, Any]", environment.filters)  # pyright: ignore[reportUnknownMemberType]
-        filters.update(when=when, iso=iso_ms)
-        return environment
-
     def reply(
         self,
         template: str,
@@ -106,7 +90,7 @@ class Pages:
 
     def render(self, template: str, **context: Any) -> bytes:
         """The page's bytes alone."""
-        return self._templates.get_template(template).render({**self._common, **context}).encode()
+        return _environment(self._folders).get_template(template).render({**self._common, **context}).encode()
 
     def _headers(self, form_action: Sequence[str], script: str | None) -> tuple[Header, ...]:
         """The headers of contract identity, sections 6.6 and 29."""
@@ -135,6 +119,25 @@ class Pages:
         )
 
 
+@cache
+def _environment(folders: tuple[tuple[str, str], ...]) -> Environment:
+    """Where the templates of these folders are found; each is compiled once in a process."""
+    # Loaded with the first page: a server that nobody signs in to by page does without.
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package, folder) for package, folder in folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    filters = cast("dict[str, Any]", environment.filters)  # pyright: ignore[reportUnknownMemberType]
+    filters.update(when=when, iso=iso_ms)
+    return environment
+
+
 def redirect(to: str, headers: Sequence[Header] = ()) -> Reply:
     """303: the browser goes on with GET, so no credentials are sent along (contract identity, section 6.7).
 
@@ -142,6 +145,20 @@ def redirect(to: str, headers: Sequence[Header] = ()) -> Reply:
         to: an address that was checked already; ASCII.
     """
     return Reply(303, None, ((b"location", to.encode("ascii")), (b"cache-control", b"no-store"), *headers))
+
+
+def form_targets(uri: str) -> tuple[str, ...]:
+    """What a page's policy must name so that its form may end at this URI (CSP Level 3, section 6.4.2).
+
+    Browsers hold every redirect after a form against it, also those that the client makes on its own, so for a web address any
+    https host is named beside its origin.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return (f"{parts.scheme}:",)
+    # A policy has no words for an IPv6 address.
+    origin = f"{parts.scheme}:" if "[" in parts.netloc else f"{parts.scheme}://{parts.netloc}"
+    return (origin, "https:")
 
 
 def waiting_text(seconds: float) -> str:

@@ -1,9 +1,9 @@
-"""uvicorn's HTTP protocol with four additions of ours: a bound on the head of a request, a short way for small answers, a line for
-streams, and a word to the application when the server stops.
+"""uvicorn's HTTP protocol with additions of ours: a bound on the head of a request, short ways for bodies that are there and answers
+that are whole, a line for streams, and a word to the application when the server stops.
 
 The parser gathers header lines without any limit, so whoever never ends a header line would fill the memory before the edge sees
-anything; here a head that passes the limit is answered 431. And uvicorn checks each header of an answer with two regular
-expressions, which costs more than most handlers: an answer that is complete is written in one piece, checked as a whole.
+anything; here a head that passes the limit is answered 431. What uvicorn does for every request is most of what a small one costs,
+so less is done here: one timer watches the pauses of a connection, and an answer that is complete is written in one piece.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _BODY = b'{"error":"The request head is too large","code":"head_too_large"}'
 _TOO_LARGE = (
@@ -24,9 +26,14 @@ HEAD_SECONDS = 30.0
 what is idle between two requests, and whoever never finishes a head would hold his connection for good."""
 MAX_WHOLE_BYTES = 256 * 1024
 """Larger answers go the long way, which waits for a slow reader."""
+COPIED_BYTES = 16 * 1024
+"""Up to here one buffer of head and body costs less than two."""
 
 ANSWER = "hapta.answer"
 """Where the edge finds `BoundedHttpProtocol.answer` in the scope of a request; other servers do not put it there."""
+
+BODY = "hapta.body"
+"""Where the edge finds the `Body` of a request in its scope."""
 
 LINE = "hapta.line"
 """Where the edge finds the `Line` of a request in its scope."""
@@ -52,11 +59,71 @@ class Line(Protocol):
         ...
 
 
-Answer = Callable[[dict[str, Any], int, Sequence[tuple[bytes, bytes]], bytes], bool]
+Answer = Callable[[dict[str, Any], int, bytes, bytes], bool]
+Body = Callable[[dict[str, Any]], bytes | None]
+"""The body of a request that has arrived as a whole, without waiting: once, and instead of `receive`. None: it has to be waited for."""
+
+
+def header_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they stand on the wire.
+
+    Args:
+        headers: names in lower case.
+
+    Raises:
+        ValueError: one of them holds a line break, and would make headers of its own.
+    """
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
+        raise ValueError("a header of the answer holds a line break")
+    return lines
+
+
+def header_pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """What `header_lines` was made of."""
+    pairs = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in pairs]
+
+
+class _Cycle(RequestResponseCycle):
+    """uvicorn's state of one request, made with fewer steps; its task leaves the server's set by itself."""
+
+    access_log = False
+    disconnected = False
+    more_body = True
+    response_started = False
+    response_complete = False
+    chunked_encoding = None
+    expected_content_length = 0
+
+    def __init__(self, protocol: BoundedHttpProtocol, scope: dict[str, Any], *, keep_alive: bool) -> None:
+        # Not uvicorn's own: the class says how a request begins.
+        self.scope = cast(Any, scope)
+        self.transport = protocol.transport
+        self.flow = protocol.flow
+        self.logger = protocol.logger
+        self.access_logger = protocol.access_logger
+        self.default_headers = protocol.server_state.default_headers
+        self.message_event = asyncio.Event()
+        self.on_response = protocol.on_response_complete
+        self.keep_alive = keep_alive
+        self.waiting_for_100_continue = protocol.expect_100_continue
+        self.body = bytearray()
+        self.task: asyncio.Task[None] | None = None
+        self.tasks = protocol.tasks
+
+    async def run_asgi(self, app: Any) -> None:
+        """Answers the request by the application."""
+        try:
+            await super().run_asgi(app)
+        finally:
+            if self.task is not None:
+                self.tasks.discard(self.task)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """The limit of a head comes from uvicorn's `h11_max_incomplete_event_size`, which means the same for its other parser."""
+    """The limit of a head comes from uvicorn's `h11_max_incomplete_event_size`, which means the same for its other parser. Its
+    `limit_concurrency` and its own access log are not looked at: nothing of ours sets them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,6 +131,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._pause_began: float | None = None
+        self._pause_timer: asyncio.TimerHandle | None = None
+        self._common: list[tuple[bytes, bytes]] = []
+        self._common_lines = b""
         self._watched: Any = None
         self._lost: Callable[[], None] | None = None
 
@@ -75,6 +146,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._stop_waiting()
+        self._forget_pause()
         super().connection_lost(exc)
         watched, lost = self._watched, self._lost
         self._watched = self._lost = None
@@ -90,20 +162,116 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection is another protocol's."""
+        self._forget_pause()
+        super().handle_websocket_upgrade()
+        # Both lead back here: thousands of these would wait for the collector, and their memory with them.
+        own = cast(Any, self)
+        own.parser = own.scope = None
+
+    def _unset_keepalive_if_required(self) -> None:
+        # In uvicorn's place, which makes a timer for each pause: ours stays, and looks when it fires.
+        self._pause_began = None
+
+    def _forget_pause(self) -> None:
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
+            self._pause_timer = None
+
+    def _pause_over(self) -> None:
+        """Closes a connection that has been idle for as long as it may be."""
+        self._pause_timer = None
+        if self._pause_began is None:
+            return  # a request is being answered; the timer starts again when it is
+        left = self._pause_began + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._pause_timer = self.loop.call_later(left, self._pause_over)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def on_response_complete(self) -> None:
+        """An answer is out: the next pipelined request has its turn, or a pause begins."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._pause_began = self.loop.time()
+        if self._pause_timer is None:
+            self._pause_timer = self.loop.call_later(self.timeout_keep_alive, self._pause_over)
+
     def on_message_begin(self) -> None:
         """A new head starts; what was received before belongs to the request before."""
         self._head_bytes = 0
         self._in_head = True
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """The head is whole: from here on the edge counts."""
         self._in_head = False
-        self._stop_waiting()
-        scope = cast(dict[str, Any], self.scope)
-        scope[ANSWER] = self.answer
-        scope[LINE] = self
-        super().on_headers_complete()
+        if self._head_timer is not None:
+            self._stop_waiting()
+        parser = cast(httptools.HttpRequestParser, self.parser)
+        version = parser.get_http_version()
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "method": parser.get_method().decode("ascii"),
+            ANSWER: self.answer,
+            BODY: self.whole_body,
+            LINE: self,
+        }
+        self.scope = cast(Any, scope)
+        if parser.should_upgrade() and self._should_upgrade():
+            return
+        url = httptools.parse_url(self.url)
+        raw_path = url.path
+        path = raw_path.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = cycle = _Cycle(self, scope, keep_alive=version != "1.0" and parser.should_keep_alive())
+        if cast(object, before) is None or before.response_complete:
+            self._start_asgi_task(cycle, cast(Any, self).app)
+        else:  # pipelined: its turn comes when the one before it is answered
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, cast(Any, self).app))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+        cast(_Cycle, cycle).task = task
+
+    def whole_body(self, scope: dict[str, Any]) -> bytes | None:
+        """See `Body`."""
+        cycle = self.cycle
+        if (
+            cast(object, cycle.scope) is not scope
+            or cycle.more_body
+            or cycle.disconnected
+            or cycle.response_complete
+            or cycle.waiting_for_100_continue
+        ):
+            return None
+        self.flow.resume_reading()
+        cycle.message_event.clear()
+        body = bytes(cycle.body)
+        cycle.body = bytearray()
+        return body
 
     def data_received(self, data: bytes) -> None:
         """Counts what arrives until the head is whole. One chunk is bounded by the transport, so a check after it will do."""
@@ -115,11 +283,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
 
-    def answer(self, scope: dict[str, Any], status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    def answer(self, scope: dict[str, Any], status: int, head: bytes, body: bytes) -> bool:
         """Writes a whole answer at once.
 
         Args:
-            headers: names in lower case; with a `content-length` that is right.
+            head: the headers as `header_lines` makes them; with a `content-length` that is right.
 
         Returns:
             False when it has to go the long way: a slow reader, a pipelined request, HEAD, or a large body. Nothing was written.
@@ -134,12 +302,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             or scope["method"] == "HEAD"
         ):
             return False
-        lines = [*self.server_state.default_headers, *headers]
-        head = b"".join([b"%b: %b\r\n" % line for line in lines])
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
-            raise ValueError("a header of the answer holds a line break")
-        closing = b"" if cycle.keep_alive else b"connection: close\r\n"
-        self.transport.write(b"".join((STATUS_LINE[status], head, closing, b"\r\n", body)))
+        common = self.server_state.default_headers
+        if common is not self._common:  # uvicorn makes them anew each second
+            self._common, self._common_lines = common, header_lines(common)
+        closing = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        lead = b"".join((STATUS_LINE[status], self._common_lines, head, closing))
+        if len(body) <= COPIED_BYTES:
+            self.transport.write(lead + body)
+        else:
+            self.transport.writelines((lead, body))  # one system call as well, without a copy
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()

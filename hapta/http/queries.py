@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
-from msgspec import inspect
+from msgspec import NODEFAULT, inspect
 
 from hapta.http.validate import Plain, convert, inspected, rules_of
 from hapta.kit.errors import Issue
@@ -33,7 +33,19 @@ def query_reader(type_: type[T]) -> Callable[[bytes], T]:
     kinds = {field.encode_name: field.type for field in kind.fields}
     rules = rules_of(type_)
 
+    may_share = kind.cls.__struct_config__.frozen and all(field.default_factory is NODEFAULT for field in kind.fields)
+    of_nothing: T | None = None
+
     def read(query_string: bytes) -> T:
+        nonlocal of_nothing
+        if not query_string and of_nothing is not None:
+            return of_nothing
+        result = read_anew(query_string)
+        if not query_string and may_share:
+            of_nothing = result  # most requests have no query: one that nobody can change serves them all
+        return result
+
+    def read_anew(query_string: bytes) -> T:
         values: dict[str, Plain] = {}
         issues: list[Issue] = []
         if query_string:

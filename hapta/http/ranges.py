@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Literal, NamedTuple
 
@@ -22,8 +21,7 @@ class Span(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What of a file is answered, and with which status."""
 
     status: Literal[200, 206, 304, 416]

@@ -18,7 +18,8 @@ from hapta.settings import ServerSettings
 THREAD_BYTES = 256 * 1024
 """From this size on a body is decoded on a thread, so that other requests get their turn meanwhile."""
 
-Read = Callable[[Request, Receive], Awaitable[None]]
+Read = Callable[[Request, Receive], Awaitable[None] | None]
+"""Fills the request. None: it did so at once, as the whole body was there; most are, and it costs no task switch."""
 
 
 def reader_for(endpoint: Endpoint, server: ServerSettings) -> Read | None:
@@ -33,10 +34,9 @@ def reader_for(endpoint: Endpoint, server: ServerSettings) -> Read | None:
 
     read_query = query_reader(query_type)
 
-    async def read(request: Request, receive: Receive) -> None:
+    def read(request: Request, receive: Receive) -> Awaitable[None] | None:
         request.query = read_query(request.query_string)
-        if read_body is not None:
-            await read_body(request, receive)
+        return None if read_body is None else read_body(request, receive)
 
     return read
 
@@ -51,12 +51,24 @@ def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_sec
     read_json = reader(body_type)
     others_are_empty = endpoint.dialect.wrong_content_type == "empty_body"
 
-    async def read(request: Request, receive: Receive) -> None:
-        raw = await _read_bytes(request, receive, max_bytes, timeout_seconds)
-        if not is_json(request.raw_header(b"content-type")):
-            if not others_are_empty:
-                raise UnsupportedMedia("Send the body as application/json")
-            raw = b"{}"
+    def as_json(request: Request, raw: bytes) -> bytes:
+        if is_json(request.raw_header(b"content-type")):
+            return raw
+        if not others_are_empty:
+            raise UnsupportedMedia("Send the body as application/json")
+        return b"{}"
+
+    def read(request: Request, receive: Receive) -> Awaitable[None] | None:
+        raw = _arrived(request, max_bytes)
+        if raw is None or len(raw) >= THREAD_BYTES:
+            return wait(request, receive, raw)
+        request.body = read_json(as_json(request, raw))
+        return None
+
+    async def wait(request: Request, receive: Receive, raw: bytes | None) -> None:
+        if raw is None:
+            raw = await _read_bytes(request, receive, max_bytes, timeout_seconds)
+        raw = as_json(request, raw)
         request.body = read_json(raw) if len(raw) < THREAD_BYTES else await asyncio.to_thread(read_json, raw)
 
     return read
@@ -73,28 +85,48 @@ def is_json(content_type: bytes | None) -> bool:
 
 
 def _bytes_reader(max_bytes: int, timeout_seconds: float) -> Read:
-    async def read(request: Request, receive: Receive) -> None:
+    def read(request: Request, receive: Receive) -> Awaitable[None] | None:
+        request.body = _arrived(request, max_bytes)
+        return wait(request, receive) if request.body is None else None
+
+    async def wait(request: Request, receive: Receive) -> None:
         request.body = await _read_bytes(request, receive, max_bytes, timeout_seconds)
 
     return read
 
 
 def _form_reader(max_bytes: int, timeout_seconds: float) -> Read:
-    async def read(request: Request, receive: Receive) -> None:
-        raw = await _read_bytes(request, receive, max_bytes, timeout_seconds)
+    def parse(request: Request, raw: bytes) -> None:
         if raw and not is_form(request.raw_header(b"content-type")):
             raise UnsupportedMedia("Send the parameters as application/x-www-form-urlencoded in UTF-8")
         request.body = Form.parse(raw)
+
+    def read(request: Request, receive: Receive) -> Awaitable[None] | None:
+        raw = _arrived(request, max_bytes)
+        return wait(request, receive) if raw is None else parse(request, raw)
+
+    async def wait(request: Request, receive: Receive) -> None:
+        parse(request, await _read_bytes(request, receive, max_bytes, timeout_seconds))
 
     return read
 
 
 def _stream_reader(max_bytes: int, timeout_seconds: float) -> Read:
-    async def read(request: Request, receive: Receive) -> None:
+    def read(request: Request, receive: Receive) -> None:
         _refuse_by_length(request, max_bytes)
         request.body = BodyStream(_chunks(request, receive, max_bytes, timeout_seconds))
 
     return read
+
+
+def _arrived(request: Request, max_bytes: int) -> bytes | None:
+    """The body, if it is here as a whole and as it is; its length was the parser's to judge."""
+    if request.raw_header(b"content-encoding") is not None:
+        return None
+    body = request.whole_body()
+    if body is not None and len(body) > max_bytes:
+        raise body_too_large(max_bytes)
+    return body
 
 
 async def _read_bytes(request: Request, receive: Receive, max_bytes: int, timeout_seconds: float) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from hapta.http.protocol import BODY, Body
 from hapta.kit.access import Caller
 from hapta.kit.errors import Invalid, TooLarge
 
@@ -32,7 +33,7 @@ class Request:
     __slots__ = (
         "_cookies",
         "_headers",
-        "_pairs",
+        "_scope",
         "body",
         "caller",
         "client_address",
@@ -62,8 +63,13 @@ class Request:
         self.body: Any = None
         self.query: Any = None
         self._headers = headers
-        self._pairs: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self._scope = scope
         self._cookies: dict[str, str] | None = None
+
+    def whole_body(self) -> bytes | None:
+        """The raw body, if it has arrived as a whole: then it can be taken without waiting, once."""
+        take: Body | None = self._scope.get(BODY)
+        return None if take is None else take(self._scope)
 
     def raw_header(self, name: bytes) -> bytes | None:
         """As `header`, in bytes: for what is read on every request. `name` in lower case."""
@@ -77,12 +83,14 @@ class Request:
     def header_values(self, name: str) -> list[str]:
         """The value of each header line of that name, for headers that may stand only once (DPoP, Authorization)."""
         wanted = name.lower().encode("latin-1")
-        return [value.decode("latin-1") for key, value in self._pairs if key == wanted]
+        if wanted not in self._headers:
+            return []
+        return [value.decode("latin-1") for key, value in self.header_pairs if key == wanted]
 
     @property
     def header_pairs(self) -> Sequence[tuple[bytes, bytes]]:
         """All header lines as they came, names in lower case."""
-        return self._pairs
+        return self._scope["headers"]
 
     @property
     def cookies(self) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import Any, Protocol
 
 Message = dict[str, Any]
@@ -17,11 +18,15 @@ class SocketLine(Protocol):
     heard_at: float
     """When the peer was last heard, in the seconds of the event loop."""
 
+    async def take(self) -> Message | str:
+        """The next message as ASGI has it; one of text may be the text alone."""
+        ...
+
     def push(self, frame: bytes) -> bool:
-        """Writes a whole frame at once.
+        """Sends a whole frame, without waiting for anything, at the end of this turn of the event loop.
 
         Returns:
-            False: it has to go the usual way, which waits for a slow reader. Nothing was written.
+            False: it has to go the usual way, which waits for a slow reader. Nothing was sent.
         """
         ...
 
@@ -56,17 +61,24 @@ class Disconnected(Exception):
         self.code = code
 
 
+Answered = Callable[["Socket", int], None]
+"""Is told the status that a handshake was answered with."""
+
+
 class Socket:
     """One WebSocket connection. Not for two tasks to receive from at once; sending from several is fine."""
 
     __slots__ = (
+        "_answered",
         "_can_answer",
         "_receive",
         "_send",
         "_state",
+        "began",
         "client_address",
         "headers",
         "line",
+        "path",
         "query_string",
         "request_id",
     )
@@ -82,8 +94,13 @@ class Socket:
         *,
         can_answer: bool = False,
         line: SocketLine | None = None,
+        path: str = "",
+        answered: Answered | None = None,
     ) -> None:
         self.line = line
+        self.began = perf_counter()
+        self.path = path
+        self._answered = answered
         self._receive = receive
         self._send = send
         self._can_answer = can_answer
@@ -109,6 +126,12 @@ class Socket:
             raise self._gone(message)
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._state = "open"
+        self._tell(101)
+
+    def _tell(self, status: int) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(self, status)
 
     async def refuse(self, status: int, body: str, media_type: str = "text/plain; charset=utf-8") -> None:
         """Answers the handshake with a plain HTTP answer in place of an open socket.
@@ -129,6 +152,7 @@ class Socket:
         ]
         await self._quietly({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await self._quietly({"type": "websocket.http.response.body", "body": content})
+        self._tell(status)
 
     def push(self, frame: bytes) -> bool:
         """Sends a whole frame without waiting; see `SocketLine.push`. False where there is no line."""
@@ -142,7 +166,9 @@ class Socket:
         """
         if self._state == "closed":
             raise Disconnected(1006)
-        message = await self._receive()
+        message = await (self._receive() if self.line is None else self.line.take())
+        if isinstance(message, str):
+            return message
         if message["type"] != "websocket.receive":
             raise self._gone(message)
         text = message.get("text")
@@ -168,6 +194,8 @@ class Socket:
         if not was_open:
             await self._receive()  # the connect message must be taken before it may be refused
         await self._quietly({"type": "websocket.close", "code": code, "reason": reason})
+        if not was_open:
+            self._tell(403)  # which is what servers make of it (ASGI, "Close - send event")
 
     async def _deliver(self, message: Message) -> None:
         if self._state != "open":

@@ -358,13 +358,17 @@ def _children(kind: inspect.Type) -> list[tuple[Callable[[list[Any]], list[Any]]
         case inspect.StructType():
             return [(_getter(field), field.type) for field in kind.fields]
         case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
-            return [(lambda lists: list(chain.from_iterable(lists)), kind.item_type)]
+            return [(_flatten, kind.item_type)]
         case inspect.DictType():
             return [(lambda dicts: list(chain.from_iterable(map(dict[Any, Any].values, dicts))), kind.value_type)]
         case inspect.UnionType():
             return [(_of_type(python), member) for member in kind.types if (python := _python_type(member)) is not None]
         case _:
             return []
+
+
+def _flatten(lists: list[Any]) -> list[Any]:
+    return list(chain.from_iterable(lists))
 
 
 def _getter(field: inspect.Field) -> Callable[[list[Any]], list[Any]]:
@@ -405,6 +409,9 @@ def _sum(own: Column | None, inner: list[tuple[Callable[[list[Any]], list[Any]],
 
     if own is None and len(inner) == 1:
         get_only, only = inner[0]
+        if get_only is _flatten and isinstance(only, _Fixed):
+            each = only.each
+            return lambda lists: each * sum(map(len, lists))
         return lambda values: only(get_only(values))
 
     def total(values: list[Any]) -> int:
@@ -416,6 +423,16 @@ def _sum(own: Column | None, inner: list[tuple[Callable[[list[Any]], list[Any]],
     return total
 
 
+class _Fixed:
+    """A column that adds the same for each value."""
+
+    def __init__(self, each: int) -> None:
+        self.each = each
+
+    def __call__(self, values: list[Any]) -> int:
+        return self.each * len(values)
+
+
 def _own_keys(kind: inspect.Type) -> Column | None:
     if isinstance(kind, inspect.DictType):
         return lambda dicts: sum(map(len, dicts))
@@ -425,13 +442,13 @@ def _own_keys(kind: inspect.Type) -> Column | None:
     optional = [(attrgetter(field.name), _absent(field)) for field in kind.fields if not field.required]
 
     if not optional:
-        return lambda values: required * len(values)
+        return _Fixed(required)
+    most = required + len(optional)
 
     def count(values: list[Any]) -> int:
-        number = len(values)
-        keys = required * number
+        keys = most * len(values)
         for get, default in optional:
-            keys += number - [value == default for value in map(get, values)].count(True)
+            keys -= list(map(get, values)).count(default)
         return keys
 
     return count

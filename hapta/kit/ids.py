@@ -32,8 +32,6 @@ class RandomIds:
 
 def uuid7(milliseconds: int, randomness: bytes) -> str:
     """Builds a version 7 UUID from Unix milliseconds and ten bytes of randomness (RFC 9562 section 5.7)."""
-    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(randomness[:10])
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    at, chance = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}", randomness.hex()
+    variant = "89ab"[randomness[2] >> 4 & 3]
+    return f"{at[:8]}-{at[8:]}-7{chance[1:4]}-{variant}{chance[5:8]}-{chance[8:20]}"

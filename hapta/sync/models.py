@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
-from hapta.kit.clock import iso_ms
-
 EMPTY_CHAIN = bytes(32)
 LOG_OVERHEAD_BYTES = 100
 """What the quota counts for a log beside its ciphertext and nonce."""
@@ -292,17 +290,3 @@ def id_prefix(stream_id: str) -> str:
     """
     digest = hashlib.sha256(b"hapta log id\0" + stream_id.encode()).hexdigest()
     return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{'89ab'[int(digest[16], 16) & 3]}{digest[17:20]}-"
-
-
-class Instants:
-    """Formats instants and remembers the last one: the logs of one push share theirs."""
-
-    def __init__(self) -> None:
-        self._milliseconds = -1
-        self._text = ""
-
-    def text(self, milliseconds: int) -> str:
-        """`iso_ms`, cheaply for runs of equal values."""
-        if milliseconds != self._milliseconds:
-            self._milliseconds, self._text = milliseconds, iso_ms(milliseconds)
-        return self._text

@@ -12,12 +12,12 @@ from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Socket
 from hapta.http.caller import bearer_token
 from hapta.http.errors import SYNC
 from hapta.kit.access import DATA, IN_BAND, Caller
-from hapta.kit.clock import iso_ms
+from hapta.kit.clock import Instants, iso_ms
 from hapta.sync import errors, schemas
 from hapta.sync.devices import Devices
 from hapta.sync.keys import KeyMaterial, VaultKeys
 from hapta.sync.long_requests import LongRequests
-from hapta.sync.models import Instants, NewlyStored, Page, Pushed, Vault, VaultKey, id_prefix
+from hapta.sync.models import NewlyStored, Page, Pushed, Vault, VaultKey, id_prefix
 from hapta.sync.service import SyncService
 from hapta.sync.snapshots import Snapshots
 from hapta.sync.sockets import SyncSockets
@@ -347,10 +347,16 @@ def prepare_answer(pushed: Pushed) -> None:
 
 
 def _push_entries(pushed: Pushed) -> list[schemas.PushEntry]:
-    prefix, entry, text = id_prefix(pushed.stream_id), schemas.PushEntry, Instants().text
+    prefix, entry, text, stored = id_prefix(pushed.stream_id), schemas.PushEntry, Instants().text, pushed.entries
+    if type(stored) is NewlyStored:
+        at = iso_ms(stored.created_at)
+        return [
+            entry(f"{prefix}{sequence:012x}", sequence, timestamp, at)
+            for sequence, timestamp in enumerate(stored.timestamps, stored.first)
+        ]
     return [
         entry(f"{prefix}{sequence:012x}", sequence, timestamp, text(created_at), duplicate)
-        for sequence, created_at, timestamp, duplicate in pushed.entries
+        for sequence, created_at, timestamp, duplicate in stored
     ]
 
 

@@ -77,7 +77,7 @@ class SyncService:
             PushTooLarge, QuotaExceeded, UnknownKeyEpoch: nothing was stored.
             Unavailable: nothing was stored, or (a lost connection at the commit) the retry will find it.
         """
-        if len(logs) > LARGE_PUSH_LOGS or sum(len(log.encrypted_data) for log in logs) > LARGE_PUSH_CHARACTERS:
+        if len(logs) > LARGE_PUSH_LOGS or sum([len(log.encrypted_data) for log in logs]) > LARGE_PUSH_CHARACTERS:
             push = await asyncio.to_thread(self.prepare, user_id, vault_id, logs, device_id)
         else:
             push = self.prepare(user_id, vault_id, logs, device_id)

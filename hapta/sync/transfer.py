@@ -17,12 +17,12 @@ from msgspec import Meta
 
 from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.http.validate import Uuid
-from hapta.kit.clock import Clock, iso_ms
+from hapta.kit.clock import Clock, Instants, iso_ms
 from hapta.kit.errors import Unavailable
 from hapta.sync import records, store
 from hapta.sync.errors import BadImport, PushTooLarge, SnapshotExists, VaultKeyExists
 from hapta.sync.keys import KeyMaterial, VaultKeys
-from hapta.sync.models import EMPTY_CHAIN, Instants, Push, Pushed, Snapshot, Vault
+from hapta.sync.models import EMPTY_CHAIN, Push, Pushed, Snapshot, Vault
 from hapta.sync.push import Committer
 from hapta.sync.schemas import DeviceId, KeyEpoch, Opaque
 from hapta.sync.service import MAX_FIELD_CHARACTERS, SyncService, read_page
