@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from hapta.kit.errors import Conflict, NotFound, Unavailable
 
@@ -64,8 +64,7 @@ class Stat:
     modified_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An object being read: its whole size in bytes, and the chunks of the part that was asked for."""
 
     size: int

@@ -4,9 +4,10 @@
     incoming/<shard>/<key>   uploads in pieces, as far as they have come
     temp/                    puts under way; never read
 
-All of it is done by threads of the store's own, one trip to them for each megabyte or so, and nothing on the event loop. With
-`sync` = full a file is flushed before it gets its name, and the folder after; a deletion is not flushed, so after a power cut
-something deleted may be there again as an orphan, which a sweep finds. Invariant: a file below `objects` is whole.
+All of it is done by threads of the store's own, one trip to them for each megabyte or so, and nothing on the event loop but
+small reads that need no disk (`disk_cached`). With `sync` = full a file is flushed before it gets its name, and the folder
+after; a deletion is not flushed, so after a power cut something deleted may be there again as an orphan, which a sweep finds.
+Invariant: a file below `objects` is whole.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import structlog
 
 from hapta.blobs import disk_files
 from hapta.blobs.blobs import BlobMissing, Blobs, BlobsAway, Opened, Stat, UploadBusy, WrongOffset, checked_key
+from hapta.blobs.disk_cached import CachedReads
 from hapta.kit.ids import Ids
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class DiskBlobs(Blobs):
     """
 
     def __init__(self, root: Path, ids: Ids, *, sync: Literal["full", "none"] = "full", threads: int = 8) -> None:
+        self._cached = CachedReads()
         self._tree = disk_files.Tree(root, sync == "full")
         self._ids = ids
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
@@ -59,13 +62,22 @@ class DiskBlobs(Blobs):
             raise
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> Opened:
-        return await self._opened(self._tree.object(checked_key(key)), start, end)
+        path = self._tree.object(checked_key(key))
+        cached = self._cached.read(path, start, end)
+        if cached is not None:
+            size, content = cached
+            return Opened(size, _Chunks(self, None, [content]))
+        opened = await self._opened(path, start, end)
+        self._cached.was_read(path)
+        return opened
 
     async def stat(self, key: str) -> Stat | None:
         return await self._run(self._tree.stat, checked_key(key))
 
     async def delete(self, keys: Sequence[str]) -> None:
         await self._run(self._tree.delete, [checked_key(key) for key in keys])
+        for key in keys:
+            self._cached.forget(self._tree.object(key))
 
     async def listed(self, prefix: str, after: str = "", limit: int = 1000) -> list[Stat]:
         folder = prefix.rstrip("/")
@@ -109,7 +121,7 @@ class DiskBlobs(Blobs):
         return await self._run(self._tree.tidy, before_ms)
 
     async def check(self) -> None:
-        await self._run(self._tree.check, self._ids.uuid())
+        self._cached.works = await self._run(self._tree.check, self._ids.uuid())
 
     async def begin(self) -> None:
         """Makes the folder where there is none."""
@@ -128,7 +140,7 @@ class DiskBlobs(Blobs):
         except BaseException:
             await self._to_its_end(reading.close)
             raise
-        return Opened(reading.size, _Chunks(self, reading))
+        return Opened(reading.size, _Chunks(self, reading, reading.first()))
 
     async def read_on(self, reading: disk_files.Reading) -> list[bytes]:
         """The next pieces of a file; empty at its end, where it is closed."""
@@ -200,17 +212,17 @@ class _Chunks:
 
     __slots__ = ("_blobs", "_reading", "_ready")
 
-    def __init__(self, blobs: DiskBlobs, reading: disk_files.Reading) -> None:
+    def __init__(self, blobs: DiskBlobs, reading: disk_files.Reading | None, ready: list[bytes]) -> None:
         self._blobs = blobs
         self._reading = reading
-        self._ready = reading.first()
+        self._ready = ready  # the last one first
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         if not self._ready:
-            if not self._reading.is_open:
+            if self._reading is None or not self._reading.is_open:
                 raise StopAsyncIteration
             self._ready = await self._blobs.read_on(self._reading)
             if not self._ready:
@@ -219,7 +231,8 @@ class _Chunks:
 
     async def aclose(self) -> None:
         self._ready = []
-        await self._blobs.end_reading(self._reading)
+        if self._reading is not None:
+            await self._blobs.end_reading(self._reading)
 
 
 async def open_disk(root: Path, ids: Ids, *, sync: Literal["full", "none"] = "full", threads: int = 8) -> DiskBlobs:

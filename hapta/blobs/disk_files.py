@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from hapta.blobs import disk_cached
 from hapta.blobs.blobs import Stat
 
 READ_BYTES = 256 * 1024
@@ -240,14 +241,15 @@ class Tree:
         finally:
             os.close(descriptor)
 
-    def check(self, name: str) -> None:
-        """Writes, reads and removes a file."""
+    def check(self, name: str) -> bool:
+        """Writes, reads and removes a file; whether the file system knows reads of what is in memory."""
         path = self.temp(name)
         descriptor = self.create(path)
         try:
             os.write(descriptor, b"check")
             if os.pread(descriptor, 5, 0) != b"check":
                 raise OSError(errno.EIO, "the disk does not give back what it took")
+            return disk_cached.are_known(descriptor)
         finally:
             os.close(descriptor)
             os.unlink(path)

@@ -6,52 +6,21 @@ The relay owns their URLs and says whose session it is; it gets these calls from
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
-from hapta.blobs.blobs import Blobs, Opened
-from hapta.db.database import Database, WriteTx
+from hapta.blobs.blobs import Opened
+from hapta.db.database import WriteTx
 from hapta.files import records, store
-from hapta.files.counts import Counts
 from hapta.files.errors import FileNotFound, InvalidUpload, SizeExceeded
-from hapta.files.holds import Holds
-from hapta.files.intake import Intake
 from hapta.files.models import Attachment
 from hapta.files.service import new_id
-from hapta.kit.clock import Clock
-from hapta.kit.ids import Ids
-from hapta.settings import FilesSettings
+from hapta.files.ways import Way
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
-class Attachments:
-    """Attachments of all accounts.
-
-    Args:
-        removals_wait: called when there are bytes to remove.
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        blobs: Blobs,
-        clock: Clock,
-        ids: Ids,
-        settings: FilesSettings,
-        intake: Intake,
-        holds: Holds,
-        counts: Counts,
-        removals_wait: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._clock = clock
-        self._ids = ids
-        self._max_bytes = settings.max_attachment_bytes
-        self._intake = intake
-        self._holds = holds
-        self._counts = counts
-        self._removals_wait = removals_wait
+class Attachments(Way):
+    """Attachments of all accounts."""
 
     async def put(
         self, user_id: str, session_id: str, name: str, chunks: AsyncIterator[bytes], size: int | None = None
@@ -68,8 +37,8 @@ class Attachments:
         """
         if not _NAME.fullmatch(name):
             raise InvalidUpload("The name of the attachment is not valid")
-        if (size or 0) > self._max_bytes:
-            raise SizeExceeded(self._max_bytes)
+        if (size or 0) > self._settings.max_attachment_bytes:
+            raise SizeExceeded(self._settings.max_attachment_bytes)
         key = f"attachments/{user_id}/{new_id(self._ids)}"
         async with self._holds.slot(user_id):
             announced = size or 0
@@ -124,6 +93,6 @@ class Attachments:
         total = 0
         async for chunk in chunks:
             total += len(chunk)
-            if total > self._max_bytes:
-                raise SizeExceeded(self._max_bytes)
+            if total > self._settings.max_attachment_bytes:
+                raise SizeExceeded(self._settings.max_attachment_bytes)
             yield chunk

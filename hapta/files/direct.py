@@ -6,32 +6,24 @@ what is kept, whatever the client sends to its address later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import NamedTuple
 
-from hapta.blobs.blobs import BlobMissing, Blobs, Signed
-from hapta.db.database import Database, WriteTx
+from hapta.blobs.blobs import BlobMissing, Signed
+from hapta.db.database import WriteTx
 from hapta.files import records, store
-from hapta.files.counts import Counts
 from hapta.files.errors import (
     InvalidCategory,
     InvalidUpload,
     MissingFile,
     NoDirectAccess,
     SizeExceeded,
-    TooManyUploads,
-    UploadNotFound,
     UploadRefused,
 )
 from hapta.files.examination import max_bytes
-from hapta.files.holds import Holds
-from hapta.files.intake import Intake
 from hapta.files.models import Description, File, Upload, category_of
 from hapta.files.service import blob_key, new_id
-from hapta.kit.clock import Clock
-from hapta.kit.ids import Ids
-from hapta.settings import FilesSettings
+from hapta.files.ways import Means, WayInSteps
 
 LATE_MS = 60_000
 """An upload may be completed for so long after its address has ended: the bytes may have been on their way."""
@@ -44,34 +36,11 @@ class Begun(NamedTuple):
     signed: Signed
 
 
-class DirectUploads:
-    """Direct uploads of all accounts.
+class DirectUploads(WayInSteps):
+    """Direct uploads of all accounts."""
 
-    Args:
-        removals_wait: called when there are bytes to remove.
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        blobs: Blobs,
-        clock: Clock,
-        ids: Ids,
-        settings: FilesSettings,
-        intake: Intake,
-        holds: Holds,
-        counts: Counts,
-        removals_wait: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._clock = clock
-        self._ids = ids
-        self._settings = settings
-        self._intake = intake
-        self._holds = holds
-        self._counts = counts
-        self._removals_wait = removals_wait
+    def __init__(self, means: Means) -> None:
+        super().__init__(means, "direct")
 
     async def begin(self, user_id: str, described: Description, size: int) -> Begun:
         """Gives out an address for so many bytes.
@@ -96,7 +65,7 @@ class DirectUploads:
         upload = Upload(
             user_id=user_id,
             id=upload_id,
-            kind="direct",
+            kind=self._kind,
             blob_key=key,
             length=size,
             metadata="",
@@ -108,16 +77,7 @@ class DirectUploads:
             created_at=now,
             expires_at=signed.expires_at + LATE_MS,
         )
-
-        async def body(tx: WriteTx) -> None:
-            await store.lock_account(tx, user_id)
-            count, coming = await records.unfinished(tx, user_id, now)
-            if count >= self._settings.max_unfinished:
-                raise TooManyUploads("There are too many unfinished uploads")
-            await self._intake.require_room(tx, user_id, coming + size)
-            await records.insert_upload(tx, upload)
-
-        await self._db.write(body)
+        await self._begin(upload)
         return Begun(upload, signed)
 
     async def complete(self, user_id: str, upload_id: str) -> File:
@@ -129,14 +89,9 @@ class DirectUploads:
             InvalidUpload: what arrived has another size than was announced.
             UploadRefused, QuotaExceeded, TooManyFiles: it is not stored; the upload is gone.
         """
-        now = self._clock.now_ms()
-        upload = await self._db.read(
-            lambda tx: records.find_upload(tx, user_id, upload_id, "direct", now), snapshot=False
-        )
-        if upload is None:
-            raise UploadNotFound
+        upload = await self._find(user_id, upload_id)
         if upload.file_id is not None:
-            return await self._get(user_id, upload.file_id)
+            return await self._find_file(user_id, upload.file_id)
         stat = await self._blobs.stat(upload.blob_key)
         if stat is None:
             raise MissingFile("Nothing has been uploaded yet")
@@ -194,9 +149,3 @@ class DirectUploads:
         now = self._clock.now_ms()
         await store.remove_later(tx, upload.user_id, upload.blob_key, now)
         await store.hold(tx, upload.user_id, upload.blob_key, max(now, upload.expires_at))
-
-    async def _get(self, user_id: str, file_id: str) -> File:
-        file = await self._db.read(lambda tx: store.find_file(tx, user_id, file_id), snapshot=False)
-        if file is None:
-            raise UploadNotFound
-        return file

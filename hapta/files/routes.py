@@ -214,8 +214,7 @@ class FilesApi:
     async def _sent(self, file: File, request: Request, download: str) -> Reply:
         if request.method == "GET" and (signed := await self._files.direct(file)) is not None:
             return Reply(307, None, ((b"location", signed.url.encode()), (b"cache-control", b"no-store")))
-        boundary = self._ids.secret(18)
-        return await sent(self._files, file, request, boundary, cache=REVALIDATED, attachment=download == "1")
+        return await sent(self._files, file, request, self._ids, cache=REVALIDATED, attachment=download == "1")
 
     async def _incoming(self, request: Request, body: BodyStream, max_bytes: int) -> MultipartFile:
         length = request.raw_header(b"content-length")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from hapta.blobs.blobs import Chunks
@@ -13,48 +15,41 @@ from hapta.files.service import FileService
 from hapta.files.types import is_passive, is_textual
 from hapta.http.api import Reply, Request
 from hapta.http.ranges import Asked, Span, content_range, http_date, part_head, parts_end, wanted
+from hapta.kit.ids import Ids
 
 WHOLE_BYTES = 256 * 1024
 """Up to here a file is answered in one piece, which spares the stream."""
 _PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
-Headers = list[tuple[bytes, bytes]]
+_ASKED = (b"range", b"if-range", b"if-none-match", b"if-modified-since")
+"""The headers of `Asked`, in its order."""
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 async def sent(
-    files: FileService, file: File, request: Request, boundary: str, *, cache: str, attachment: bool = False
+    files: FileService, file: File, request: Request, ids: Ids, *, cache: str, attachment: bool = False
 ) -> Reply:
     """The answer to a GET or HEAD of a file.
 
     Args:
-        boundary: for an answer of several parts.
+        ids: make the boundary of an answer of several parts.
         cache: the value of Cache-Control.
         attachment: whether it is saved in any case and never shown.
 
     Raises:
         BlobMissing: its bytes are not there.
     """
-    etag = f'"{file.sha256.hex()[:32]}"'
+    told = _told(file, cache, attachment)
     head = request.method == "HEAD"
-    asked = Asked(
-        request.header("range"),
-        request.header("if-range"),
-        request.header("if-none-match"),
-        request.header("if-modified-since"),
-    )
-    plan = wanted(asked, file.size, etag, file.updated_at, head=head)
-    common: Headers = [
-        (b"etag", etag.encode()),
-        (b"last-modified", http_date(file.updated_at).encode()),
-        (b"cache-control", cache.encode()),
-    ]
+    asked = Asked(*[None if (raw := request.raw_header(name)) is None else raw.decode("latin-1") for name in _ASKED])
+    plan = wanted(asked, file.size, told.etag, file.updated_at, head=head)
     if plan.status == 304:
-        return Reply(304, None, common)
+        return Reply(304, None, told.common)
     if plan.status == 416:
-        return Reply(416, None, [*common, (b"content-range", b"bytes */%d" % file.size)])
-    media_type = with_charset(file.media_type)
-    headers = [*common, *_guarding(file, attachment=attachment), (b"accept-ranges", b"bytes")]
+        return Reply(416, None, [*told.common, (b"content-range", b"bytes */%d" % file.size)])
+    media_type = told.media_type
+    headers = [*told.common, *told.headers]
     if len(plan.spans) > 1:
-        return await _in_parts(files, file, plan.spans, boundary, media_type, headers)
+        return await _in_parts(files, file, plan.spans, ids.secret(18), media_type, headers)
     span = plan.spans[0]
     size = span.end - span.start
     if plan.status == 206:
@@ -67,6 +62,27 @@ async def sent(
             whole = b"".join([chunk async for chunk in opened.chunks])
         return Reply(plan.status, whole, headers, media_type)
     return Reply(plan.status, opened.chunks, [*headers, _length(size)], media_type)
+
+
+class _Told(NamedTuple):
+    """What an answer says of a file: `common` in any case, `headers` with its bytes."""
+
+    etag: str
+    media_type: str
+    common: Headers
+    headers: Headers
+
+
+@lru_cache(maxsize=256)
+def _told(file: File, cache: str, attachment: bool) -> _Told:
+    etag = f'"{file.sha256.hex()[:32]}"'
+    common = (
+        (b"etag", etag.encode()),
+        (b"last-modified", http_date(file.updated_at).encode()),
+        (b"cache-control", cache.encode()),
+    )
+    headers = (*_guarding(file, attachment=attachment), (b"accept-ranges", b"bytes"))
+    return _Told(etag, with_charset(file.media_type), common, headers)
 
 
 def disposition(name: str, *, attachment: bool) -> bytes:

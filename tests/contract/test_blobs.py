@@ -101,6 +101,31 @@ async def test_a_range_is_what_python_says_of_a_slice(blobs: Blobs, start: int, 
     assert await whole(opened.chunks) == b"0123456789"[start:end]
 
 
+async def test_what_is_read_again_and_again_is_what_is_there_now(blobs: Blobs) -> None:
+    for content in (b"0123456789", b"another, longer", b"x" * 300_000, b""):
+        await blobs.put("files/one", pieces(content))
+        for start, end in (
+            (0, None),
+            (0, None),
+            (0, len(content)),
+            (3, 7),
+            (-2, 4),
+            (2, 1000),
+            (7, 3),
+            (400_000, None),
+        ):
+            opened = await blobs.get("files/one", start, end)
+            assert opened.size == len(content)
+            assert await whole(opened.chunks) == content[max(start, 0) : end]
+            again = await blobs.get("files/one", start, end)
+            await again.chunks.aclose()
+            assert await whole(again.chunks) == b""
+    await blobs.delete(["files/one"])
+    for _ in range(2):
+        with pytest.raises(BlobMissing):
+            await blobs.get("files/one")
+
+
 async def test_a_range_of_a_large_object(blobs: Blobs) -> None:
     content = bytes(range(256)) * 8192
     await blobs.put("files/large", pieces(content))

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import IO, NamedTuple
 
-from hapta.blobs.blobs import BlobMissing, Blobs, Chunks, UploadBusy, WrongOffset
-from hapta.db.database import Database, WriteTx
+from hapta.blobs.blobs import BlobMissing, Chunks, UploadBusy, WrongOffset
+from hapta.db.database import WriteTx
 from hapta.files import records, store
-from hapta.files.counts import Counts
 from hapta.files.errors import (
     ChecksumMismatch,
     InvalidCategory,
@@ -26,21 +25,16 @@ from hapta.files.errors import (
     QuotaExceeded,
     SizeExceeded,
     TooManyFiles,
-    TooManyUploads,
     UploadLocked,
     UploadLost,
     UploadNotFound,
     UploadRefused,
 )
 from hapta.files.examination import max_bytes
-from hapta.files.holds import Holds
-from hapta.files.intake import Intake
-from hapta.files.models import Description, File, Upload, category_of
+from hapta.files.models import Category, Description, File, Upload, category_of
 from hapta.files.service import blob_key, new_id
 from hapta.files.tus.metadata import Checksum
-from hapta.kit.clock import Clock
-from hapta.kit.ids import Ids
-from hapta.settings import FilesSettings
+from hapta.files.ways import Means, WayInSteps
 
 STALLED_SECONDS = 2.0
 """A piece of which nothing came for so long gives way to the next request: its client has most likely gone, and come back."""
@@ -55,34 +49,11 @@ class State(NamedTuple):
     file_id: str | None
 
 
-class TusService:
-    """Resumable uploads of all accounts.
+class TusService(WayInSteps):
+    """Resumable uploads of all accounts."""
 
-    Args:
-        removals_wait: called when there are bytes to remove.
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        blobs: Blobs,
-        clock: Clock,
-        ids: Ids,
-        settings: FilesSettings,
-        intake: Intake,
-        holds: Holds,
-        counts: Counts,
-        removals_wait: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._clock = clock
-        self._ids = ids
-        self._settings = settings
-        self._intake = intake
-        self._holds = holds
-        self._counts = counts
-        self._removals_wait = removals_wait
+    def __init__(self, means: Means) -> None:
+        super().__init__(means, "tus")
         self._pieces = _Pieces()
 
     async def create(self, user_id: str, length: int | None, metadata: str, described: Description) -> Upload:
@@ -98,13 +69,13 @@ class TusService:
         category = category_of(described.category)
         if category is None:
             raise InvalidCategory
-        self._require_length(length, described)
+        self._require_length(length, category)
         upload_id = new_id(self._ids)
         now = self._clock.now_ms()
         upload = Upload(
             user_id=user_id,
             id=upload_id,
-            kind="tus",
+            kind=self._kind,
             blob_key=blob_key(user_id, upload_id),
             length=length,
             metadata=metadata,
@@ -116,16 +87,7 @@ class TusService:
             created_at=now,
             expires_at=self._expiry(now),
         )
-
-        async def body(tx: WriteTx) -> None:
-            await store.lock_account(tx, user_id)
-            count, coming = await records.unfinished(tx, user_id, now)
-            if count >= self._settings.max_unfinished:
-                raise TooManyUploads("There are too many unfinished uploads")
-            await self._intake.require_room(tx, user_id, coming + (length or 0))
-            await records.insert_upload(tx, upload)
-
-        await self._db.write(body)
+        await self._begin(upload)
         return upload
 
     async def state(self, user_id: str, upload_id: str) -> State:
@@ -135,7 +97,7 @@ class TusService:
             UploadNotFound: the account has none of that id, or it is over.
             UploadRefused: it was complete, and is not a file that may be stored.
         """
-        upload = await self._get(user_id, upload_id)
+        upload = await self._find(user_id, upload_id)
         return await self._state_of(upload)
 
     async def append(
@@ -160,7 +122,7 @@ class TusService:
             ChecksumMismatch: nothing of the piece was kept.
             UploadRefused, QuotaExceeded, TooManyFiles: the upload is complete and will never be a file; it is gone.
         """
-        upload = await self._get(user_id, upload_id)
+        upload = await self._find(user_id, upload_id)
         state = await self._state_of(upload)
         if state.offset != offset:
             raise OffsetConflict(state.offset)
@@ -186,16 +148,9 @@ class TusService:
         Raises:
             UploadNotFound: as `state`.
         """
-        upload = await self._get(user_id, upload_id)
+        upload = await self._find(user_id, upload_id)
         self._pieces.interrupt(upload.blob_key, stalled_seconds=0)
         await self._dropped(upload)
-
-    async def _get(self, user_id: str, upload_id: str) -> Upload:
-        now = self._clock.now_ms()
-        upload = await self._db.read(lambda tx: records.find_upload(tx, user_id, upload_id, "tus", now), snapshot=False)
-        if upload is None:
-            raise UploadNotFound
-        return upload
 
     async def _state_of(self, upload: Upload) -> State:
         if upload.file_id is not None:
@@ -215,7 +170,7 @@ class TusService:
             raise OffsetConflict(upload.length)
         if length < offset:
             raise InvalidUpload("The upload is longer than that already")
-        self._require_length(length, Description(category=upload.category))
+        self._require_length(length, upload.category)
 
         async def body(tx: WriteTx) -> bool:
             await self._intake.require_room(tx, upload.user_id, length)
@@ -225,9 +180,8 @@ class TusService:
             raise UploadLocked
         return upload._replace(length=length)
 
-    def _require_length(self, length: int | None, described: Description) -> None:
-        category = category_of(described.category)
-        limit = max_bytes(self._settings, "files" if category is None else category)
+    def _require_length(self, length: int | None, category: Category) -> None:
+        limit = max_bytes(self._settings, category)
         if length is not None and length > limit:
             raise SizeExceeded(limit)
 
@@ -293,17 +247,10 @@ class TusService:
 
     async def _by_somebody_else(self, upload: Upload) -> File:
         """The file that another request made of the upload at the same time."""
-        now = self._clock.now_ms()
-        current = await self._db.read(
-            lambda tx: records.find_upload(tx, upload.user_id, upload.id, "tus", now), snapshot=False
-        )
-        file_id = None if current is None else current.file_id
-        if file_id is None:
+        current = await self._find(upload.user_id, upload.id)
+        if current.file_id is None:
             raise UploadNotFound
-        file = await self._db.read(lambda tx: store.find_file(tx, upload.user_id, file_id), snapshot=False)
-        if file is None:
-            raise UploadNotFound
-        return file
+        return await self._find_file(upload.user_id, current.file_id)
 
     async def _dropped(self, upload: Upload) -> None:
         now = self._clock.now_ms()
