@@ -47,6 +47,7 @@ from hapta.http.reverse_proxy import Relay, RelayedOnly, is_internal, not_found
 from hapta.http.upstream import Upstream
 from hapta.identity import roots
 from hapta.identity import routes as account_routes
+from hapta.identity.breaches import breach_check
 from hapta.identity.data_roots import DATA
 from hapta.identity.internal.auth_http import HttpAuthSide
 from hapta.identity.internal.checks import DelegateCheck, LocalCheck
@@ -73,6 +74,7 @@ from hapta.oauth.issuer import Issuer
 from hapta.oauth.metadata import resource_metadata_url
 from hapta.relay.feature import Relay as AgentRelay
 from hapta.relay.feature import open_relay
+from hapta.relay.removal.service import Removal
 from hapta.routes import resource_table
 from hapta.serving import about, basic_metrics, checks, lifespan, limit_classes, migrated, open_limiter
 from hapta.settings import Settings
@@ -300,17 +302,19 @@ class ResourceServer(_Server):
                         verifier=door,
                         keyring=data_keys,
                         limiter=limiter,
-                        around=around.surroundings(settings, [db], bus, lambda: people, around.at_once(mail)),
+                        around=around.surroundings(settings, [db], bus, lambda: people, around.at_once(mail), files),
                         attachments=around.keeping(files),
                     )
                 )
                 feed.on_revoked(agents.on_revoked)
+                around.tell_of_avatars(settings, files, agents)
 
             async def rewrap(tx: WriteTx, user_id: UserId, keys: Sequence[RewrappedKey]) -> None:
                 await sync.keys.rewrap(tx, user_id, [sync_key(key) for key in keys])
 
             passwords = Passwords(settings.identity)
             stack.push_async_callback(passwords.close)
+            removal = Removal(db, clock)
             people = LocalIdentityStore(
                 db,
                 clock,
@@ -319,7 +323,8 @@ class ResourceServer(_Server):
                 settings.identity,
                 rewrap_vault_keys=rewrap,
                 # In this order everywhere: a session that is deleted locks its account's head, and then its files.
-                on_deleted=[sync.service.purge, *(() if agents is None else (agents.purge,)), files.purge],
+                on_deleted=[sync.service.purge, removal.purge, files.purge],
+                breached=breach_check(settings.identity),
             )
             people.on_change(auth.settle)
             try:
@@ -328,7 +333,8 @@ class ResourceServer(_Server):
                 _log.warning("changes of people wait for the auth server")
             await feed.open()
             stack.push_async_callback(feed.close)
-            start_jobs(stack, {"changes of people": people.run, "revocations": feed.run})
+            jobs = {"changes of people": people.run, "revocations": feed.run}
+            start_jobs(stack, {**jobs, removal.sweeping.name: removal.sweeping.run})
             access_log = self._access_log(stack)
             metrics = basic_metrics(db, bus, access_log)
             metrics.gauge("hapta_password_queue", "Passwords that wait to be hashed", lambda: passwords.waiting)

@@ -12,6 +12,7 @@ import time
 
 import argon2
 
+from hapta.identity.passwords import hash_threads
 from hapta.settings import IdentitySettings
 
 PASSWORD = "correct horse battery staple"
@@ -36,7 +37,7 @@ def main() -> None:
             counts.append(count)
 
         began, cpu = time.perf_counter(), time.process_time()
-        threads = [threading.Thread(target=check) for _ in range(policy.hash_threads)]
+        threads = [threading.Thread(target=check) for _ in range(hash_threads(policy))]
         for thread in threads:
             thread.start()
         for thread in threads:

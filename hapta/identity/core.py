@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hapta.bus.bus import Bus
 from hapta.db.database import Database
 from hapta.identity.admin import AccountAdmin
+from hapta.identity.breaches import breach_check
 from hapta.identity.events import EventLog
 from hapta.identity.passwords import Passwords
 from hapta.identity.people import IdentityStore
@@ -81,7 +82,14 @@ def build_core(
     """
     passwords = Passwords(settings)
     people = LocalIdentityStore(
-        db, clock, ids, passwords, settings, rewrap_vault_keys=rewrap_vault_keys, on_deleted=on_deleted
+        db,
+        clock,
+        ids,
+        passwords,
+        settings,
+        rewrap_vault_keys=rewrap_vault_keys,
+        on_deleted=on_deleted,
+        breached=breach_check(settings),
     )
     auth = build_auth_core(
         auth_db,

@@ -7,31 +7,26 @@ first hash is keyed, so that hashes stolen elsewhere cannot be tried against our
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import os
 import re
 import sys
-import threading
 import unicodedata
 from base64 import b64encode
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import argon2
 import bcrypt
 
+from hapta.identity.hash_pool import HashPool
 from hapta.kit.errors import Issue, TooMany, ValidationFailed
 from hapta.settings import IdentitySettings
 
 T = TypeVar("T")
 
 MAX_PLAIN_BCRYPT_BYTES = 72
-NICER = 5
-"""How much nicer than the server its hashing threads are. On a busy core a small request then waits half as long, and as many
-logins are served; much more would leave them too little beside busy neighbours."""
 _ARGON2ID = "argon2id"
 _BCRYPT = "bcrypt-v2"
 _BCRYPT_PEPPERED = "bcrypt-v2p"
@@ -66,13 +61,11 @@ class Passwords:
         self._argon2 = argon2.PasswordHasher(
             time_cost=settings.argon2_iterations, memory_cost=settings.argon2_memory_kib, parallelism=1
         )
-        self._threads = settings.hash_threads
-        self._limit = settings.hash_threads + settings.hash_queue
+        self._threads = hash_threads(settings)
+        self._limit = self._threads + settings.hash_queue
         self._busy = 0
         self._computed = 0
-        self._pool = ThreadPoolExecutor(
-            settings.hash_threads, thread_name_prefix="hapta-password", initializer=_step_back
-        )
+        self._pool = HashPool(self._threads)
 
     @property
     def computed(self) -> int:
@@ -117,7 +110,7 @@ class Passwords:
 
     async def close(self) -> None:
         """Drops what still waits and lets the running hashes finish."""
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        await self._pool.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._busy >= self._limit:
@@ -126,7 +119,7 @@ class Passwords:
         self._busy += 1
         self._computed += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            return await self._pool.submit(work)
         finally:
             self._busy -= 1
 
@@ -175,11 +168,14 @@ class Passwords:
         return b64encode(hmac.digest(key, _bytes(password), "sha384"))
 
 
-def _step_back() -> None:
-    """Lets every other thread of the machine go first: a login takes its time anyway, and other requests need not wait for it."""
-    if sys.platform == "linux":  # elsewhere this would be the whole process
-        thread = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)
+def hash_threads(settings: IdentitySettings) -> int:
+    """How many passwords are hashed at a time: as many as the settings say, but no more than there are processor cores.
+
+    Two that take turns on one core throw each other's memory out of its cache: each then needs a seventh more, and what the
+    server does between them several times as much.
+    """
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(settings.hash_threads, usable)
 
 
 def _bytes(password: str) -> bytes:

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from hapta.db.database import Database, UniqueViolation, WriteTx
 from hapta.identity import person_store as sql
+from hapta.identity.breaches import Breached
 from hapta.identity.errors import EmailTaken, PhoneTaken, WrongCode, WrongPassword
 from hapta.identity.models import (
     USER_ROLE,
@@ -58,6 +59,7 @@ class LocalIdentityStore:
         db: the database of the resource side.
         rewrap_vault_keys: stores vault keys wrapped anew, inside the transaction that changes the password.
         on_deleted: each is run inside the transaction that deletes a person, so it awaits nothing but `tx`.
+        breached: whether a new password is known from a breach; None: nobody is asked.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class LocalIdentityStore:
         *,
         rewrap_vault_keys: RewrapVaultKeys | None = None,
         on_deleted: Sequence[OnPersonDeleted] = (),
+        breached: Breached | None = None,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -78,6 +81,7 @@ class LocalIdentityStore:
         self._settings = settings
         self._rewrap_vault_keys = rewrap_vault_keys
         self._on_deleted = on_deleted
+        self._breached = breached
         self._take_in: TakeIn | None = None
 
     def on_change(self, take_in: TakeIn) -> None:
@@ -125,7 +129,7 @@ class LocalIdentityStore:
     async def create(self, new: NewPerson, *, cause: Cause = NOBODY) -> Person:
         """See `IdentityStore.create`."""
         person, key = self._checked(new)
-        password_hash = None if new.password is None else await self._passwords.hash(new.password)
+        password_hash = None if new.password is None else await self._hash(new.password, "password")
 
         async def body(tx: WriteTx) -> Change:
             if not await sql.insert_person(
@@ -153,7 +157,7 @@ class LocalIdentityStore:
         minimum = self._settings.min_password_characters
         issues = [] if password is None else password_issues(password, "newPassword", minimum, known.email, known.phone)
         refuse([*issues, *salt_issues(auth_salt)])
-        password_hash = None if password is None else await self._passwords.hash(password)
+        password_hash = None if password is None else await self._hash(password, "newPassword")
 
         async def change(tx: WriteTx, person: Person, now: int) -> ChangeKind:
             if person.version != if_version:
@@ -294,6 +298,12 @@ class LocalIdentityStore:
     async def _known(self, identifier: str) -> sql.Stored | None:
         key, phone = login_key(identifier)
         return await self._db.read(lambda tx: sql.find_by_login(tx, key, phone), snapshot=False)
+
+    async def _hash(self, password: str, field: str) -> str:
+        """The hash of a new password that has passed all other rules."""
+        if self._breached is not None and await self._breached(password):
+            refuse([Issue((field,), "Is known from a breach of another service")])
+        return await self._passwords.hash(password)
 
     async def _existing(self, user_id: UserId) -> Person:
         person = await self.find(user_id)

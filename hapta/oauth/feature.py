@@ -128,7 +128,7 @@ async def open_oauth(
     own = settings.oauth
     development = settings.server.environment == "development"
     issuer = Issuer(settings.server.public_address, allow_http=development)
-    scopes, resources = Scopes(own.scopes), Resources(issuer, own.resources)
+    scopes, resources = Scopes(own.scopes, own.roles), Resources(issuer, own.resources)
     sealer = key_sealer(keyring, own.key_secret, own.key_secret_file, own.key_secret_previous)
     keys = SigningKeys(db, bus, clock, sealer, events, issuer, own)
     documents = ClientDocuments(fetch, clock, scopes) if own.client_id_documents else None

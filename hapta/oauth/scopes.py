@@ -1,6 +1,7 @@
 """The table of scopes: their names, what people read on the consent page, and how much they put at risk.
 
-From it come the consent page, `scopes_supported` and the ceiling of every client. `admin:*` is never a third party's
+From it come the consent page, `scopes_supported` and the ceiling of every client. Beside it stands what each role may do: an
+app gets what it asks for as far as its ceiling and its user's roles both allow it. `admin:*` is never a third party's
 (contract identity, section 25).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -88,6 +90,10 @@ STANDARD = (
     _scope("files:write", "high", "add, change and delete your files", "Ihre Dateien anlegen, ändern und löschen"),
 )
 
+ROLES = {"user": ("*",), "mod": ("*",), "admin": ("*",), "owner": ("*",)}
+"""What people with these roles may let apps do, unless the settings say otherwise."""
+_ROLE = re.compile(r"(?P<name>[A-Za-z0-9_.:-]{1,64})=(?P<scopes>.*)")
+
 OPEN_CEILING = ("openid", "profile", "email", "offline_access")
 """All that a client may have which registered itself without anybody's leave (contract identity, section 14)."""
 
@@ -102,6 +108,11 @@ def parse(text: str | None) -> tuple[str, ...]:
         return ()
     if len(text) > MAX_SCOPE_CHARACTERS:
         raise InvalidScope("The scope is too long")
+    return _parsed(text)
+
+
+@lru_cache(maxsize=256)  # a client asks for the same ones again and again
+def _parsed(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name for name in text.split(" ") if name))
     if len(names) > MAX_SCOPES or not all(_TOKEN.fullmatch(name) for name in names):
         raise InvalidScope("The scope is malformed")
@@ -118,12 +129,14 @@ class Scopes:
 
     Args:
         further: `name=text` or `name/risk=text`, as in `notes:read/low=read your notes`.
+        roles: `name=scope scope`, as in `reader=profile posts:read`; `*` stands for all, `posts:*` for those of `posts:`. A role
+            that is not named here nor in `ROLES` permits nothing.
 
     Raises:
-        ValueError: one of them has another form, or is an `admin:` scope.
+        ValueError: one of them has another form, or is an `admin:` scope, or a role permits a scope that there is not.
     """
 
-    def __init__(self, further: Sequence[str] = ()) -> None:
+    def __init__(self, further: Sequence[str] = (), roles: Sequence[str] = ()) -> None:
         table = {scope.name: scope for scope in STANDARD}
         for line in further:
             match = _FURTHER.fullmatch(line.strip())
@@ -134,6 +147,17 @@ class Scopes:
             risk: Risk = match["risk"] or "medium"  # pyright: ignore[reportAssignmentType] - the pattern allows no other
             table[match["name"]] = Scope(match["name"], risk, MappingProxyType({"en": match["text"].strip()}))
         self._table: Mapping[str, Scope] = MappingProxyType(table)
+        patterns = ROLES | dict(_read_role(line) for line in roles)
+        self._roles = {role: self._matching(role, names) for role, names in patterns.items()}
+
+    def _matching(self, role: str, patterns: Sequence[str]) -> frozenset[str]:
+        found: set[str] = set()
+        for pattern in patterns:
+            names = {name for name in self._table if _fits(name, pattern)}
+            if not names:
+                raise ValueError(f"the role {role!r} permits {pattern!r}, and there is no such scope")
+            found |= names
+        return frozenset(found)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -180,6 +204,14 @@ class Scopes:
                 raise InvalidScope("The scope is unknown, or not for this client")
         return tuple(requested)
 
+    def permitted(self, roles: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+        """Those of these scopes that somebody with these roles may let an app have: a token never outranks its user.
+
+        What nobody can leave out (`openid`) opens nothing but who they are, and is for every role.
+        """
+        allowed = frozenset[str]().union(*(self._roles.get(role, ()) for role in roles))
+        return tuple(name for name in names if name in allowed or not self.get(name).optional)
+
     def claims(self, names: Iterable[str]) -> tuple[str, ...]:
         """The claims about the user that these scopes open (OpenID Connect Core, section 5.4)."""
         found = (claim for name in names if name in self._table for claim in self._table[name].claims)
@@ -188,3 +220,14 @@ class Scopes:
 
 def _is_reserved(name: str) -> bool:
     return name == "admin" or name.startswith("admin:")
+
+
+def _read_role(line: str) -> tuple[str, tuple[str, ...]]:
+    match = _ROLE.fullmatch(line.strip())
+    if match is None:
+        raise ValueError(f"{line!r} is no role; write name=scope scope, as in reader=profile posts:read")
+    return match["name"], tuple(match["scopes"].split())
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return pattern == "*" or name == pattern or (pattern.endswith(":*") and name.startswith(pattern[:-1]))

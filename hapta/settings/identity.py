@@ -30,6 +30,11 @@ class IdentitySettings:
         7 * 86400, "Life of a session token.", env=("JWT_EXPIRES_IN",), minimum=60, maximum=10 * 366 * 86400
     )
     min_password_characters: int = setting(8, "Shortest password.", minimum=8, maximum=64)
+    breach_url: str = setting(
+        "",
+        "Where new passwords are looked up among those of known breaches, by the first five characters of their SHA-1 (the"
+        " range API of Have I Been Pwned, or a copy of one's own); empty: nowhere.",
+    )
     allow_registration: bool = setting(
         True,
         "Whether anybody may register; with `false` only `hapta user add` makes accounts.",
@@ -81,7 +86,9 @@ class IdentitySettings:
         19 * 1024, "Memory of one argon2id hash, in KiB.", minimum=8, maximum=4 * 1024 * 1024
     )
     argon2_iterations: int = setting(2, "Passes of argon2id.", minimum=1, maximum=100)
-    hash_threads: int = setting(2, "Threads that hash passwords.", minimum=1, maximum=64)
+    hash_threads: int = setting(
+        2, "Threads that hash passwords; never more run than there are processor cores.", minimum=1, maximum=64
+    )
     hash_queue: int = setting(64, "Passwords that may wait to be hashed; beyond it 429.", minimum=1)
     session_idle_seconds: int = setting(14 * 86400, "A session that was not used for so long ends.", minimum=60)
     session_absolute_seconds: int = setting(90 * 86400, "A session ends so long after its login.", minimum=60)

@@ -46,6 +46,11 @@ class OAuthSettings:
         (),
         "Further scopes, as `name=text` or `name/risk=text` (risk: low, medium, high): `notes:read=read your notes`.",
     )
+    roles: tuple[str, ...] = setting(
+        (),
+        "What people with a role may let apps do, as `role=scope scope`: `reader=profile posts:read`; `*` for all, `posts:*`"
+        " for those of `posts:`. Roles `user`, `mod`, `admin` and `owner` may all unless named here; any other role nothing.",
+    )
     key_secret: str = setting(
         "",
         "Master key that seals the private signing keys, at least 32 bytes; empty: made from `identity.jwt_secret`. Give the"

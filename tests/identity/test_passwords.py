@@ -15,7 +15,8 @@ from typing import Any
 import bcrypt
 import pytest
 
-from hapta.identity.passwords import NICER, Passwords, TooManyLogins
+from hapta.identity.hash_pool import NICER
+from hapta.identity.passwords import Passwords, TooManyLogins, hash_threads
 from hapta.kit.errors import ValidationFailed
 from hapta.settings import IdentitySettings
 from tests.identity.conftest import CHEAP
@@ -225,3 +226,14 @@ async def test_hashing_threads_let_the_others_go_first() -> None:
         assert found == os.getpriority(os.PRIO_PROCESS, 0) + NICER
     finally:
         await passwords.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot be kept to some of the cores")
+async def test_there_are_never_more_hashing_threads_than_cores() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert hash_threads(replace(CHEAP, hash_threads=8)) == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert hash_threads(replace(CHEAP, hash_threads=1)) == 1

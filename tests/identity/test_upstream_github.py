@@ -63,6 +63,16 @@ async def test_somebody_new_gets_an_account_with_their_verified_address(house: U
     assert await house.pages.events() == ["user.created", "auth.link.added", "auth.login.succeeded"]
 
 
+async def test_no_token_of_a_provider_is_kept(house: UpstreamHouse) -> None:
+    await come_in(house.visitor(), "github")
+    db = house.pages.db
+    kept = await db.read(lambda tx: tx.fetch_all("SELECT * FROM auth_links"))
+    assert kept
+    assert "gho_secret" not in repr(kept)
+    spent = await db.read(lambda tx: tx.fetch_all("SELECT * FROM auth_spent"))
+    assert "gho_secret" not in repr(spent)
+
+
 async def test_the_way_there_carries_a_state_and_a_challenge_and_no_secret(
     house: UpstreamHouse, hub: FakeGitHub
 ) -> None:

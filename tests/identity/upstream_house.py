@@ -258,7 +258,7 @@ def fake_github() -> Generator[FakeGitHub]:
     handler = type("Handler", (_GitHubHandler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), cast("Any", handler)) as server:
         hub.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield hub

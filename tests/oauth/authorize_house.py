@@ -306,7 +306,7 @@ async def authorize_house(
         sessions, people = core.sessions, core.people
         keys = SigningKeys(db, bus, clock, key_sealer(SECRET), events, issuer, oauth)
         directory = ClientDirectory(db, bus, clock)
-        scopes, resources = Scopes(), Resources(issuer, (API,))
+        scopes, resources = Scopes(roles=("reader=posts:read",)), Resources(issuer, (API,))
         authenticator = ClientAuthenticator(directory, db, clock, issuer)
         dpop = Dpop(db, clock, issuer, SECRET)
         subjects = Subjects(derive_key(SECRET, "subject"))

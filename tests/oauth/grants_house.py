@@ -308,7 +308,7 @@ async def grants_house(
     watch = RevocationWatch(sessions, db, bus, clock)
     keys = SigningKeys(db, bus, clock, key_sealer(SECRET), events, issuer, oauth)
     directory = ClientDirectory(db, bus, clock)
-    scopes, resources = Scopes(), Resources(issuer, (API,))
+    scopes, resources = Scopes(roles=("reader=posts:read",)), Resources(issuer, (API,))
     authenticator = ClientAuthenticator(directory, db, clock, issuer)
     dpop = Dpop(db, clock, issuer, SECRET, needs_nonce=oauth.dpop_nonce)
     subjects = Subjects(derive_key(SECRET, "subject"))

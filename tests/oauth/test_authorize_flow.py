@@ -123,6 +123,30 @@ async def test_what_was_unticked_is_not_granted_and_not_asked_for_again(house: H
     assert (await house.redeem(client, answer["code"])).scopes == ("openid", "posts:read")
 
 
+async def test_an_app_gets_no_more_than_the_roles_of_its_user_permit(house: House) -> None:
+    client, browser, ada = await house.client(), house.browser(), await house.person()
+    await house.core.people.set_roles(ada.user_id, ["reader"])
+    await browser.sign_in(await house.core.people.find(ada.user_id) or ada)
+    page = await browser.get(house.url(client))
+    assert [value for name, value in PageForm(page.text).fields if name == "scope"] == ["posts:read"]
+    answer = answer_of(await browser.submit(page, change={"scope": ["email", "posts:read"]}, decision="allow"))
+    assert (await house.redeem(client, answer["code"])).scopes == ("openid", "posts:read")
+    # What a role did not permit was no decision of the person: with another role it is asked for.
+    await house.core.people.set_roles(ada.user_id, ["user"])
+    await browser.sign_in(await house.core.people.find(ada.user_id) or ada)
+    page = await browser.get(house.url(client))
+    assert [value for name, value in PageForm(page.text).fields if name == "scope"] == ["email", "posts:read"]
+
+
+async def test_an_app_of_our_own_gets_no_more_than_the_roles_of_its_user_permit(house: House) -> None:
+    client, browser, ada = await house.client(first_party=True), house.browser(), await house.person()
+    await house.core.people.set_roles(ada.user_id, ["of-no-table"])
+    await browser.sign_in(await house.core.people.find(ada.user_id) or ada)
+    answer = answer_of(await browser.get(house.url(client)))
+    assert (await house.redeem(client, answer["code"])).scopes == ("openid",)
+    assert answer_of(await browser.get(house.url(client, scope="posts:read")))["error"] == "access_denied"
+
+
 async def test_a_ticked_scope_that_was_not_asked_for_is_not_granted(house: House) -> None:
     client, browser = await house.client(), await house.visitor()
     page = await browser.get(house.url(client, scope="openid email"))

@@ -259,3 +259,19 @@ def test_an_issuer_makes_all_addresses() -> None:
     assert issuer.at("/oauth/token") == "https://id.example:8443/tenant/oauth/token"
     assert (issuer.origin, issuer.path) == ("https://id.example:8443", "/tenant")
     assert Issuer("http://localhost:3000").secure is False
+
+
+def test_roles_permit_what_the_settings_say_and_no_other_role_permits_anything() -> None:
+    scopes = Scopes(["notes:read=read notes", "notes:write=write notes"], ["editor=profile notes:*", "user=profile"])
+    asked = ("openid", "profile", "notes:read", "notes:write", "email")
+    assert scopes.permitted(["user"], asked) == ("openid", "profile")
+    assert scopes.permitted(["user", "editor"], asked) == ("openid", "profile", "notes:read", "notes:write")
+    assert scopes.permitted(["owner"], asked) == asked
+    assert scopes.permitted(["unheard-of"], asked) == ("openid",)
+    assert scopes.permitted([], asked) == ("openid",)
+
+
+@pytest.mark.parametrize("line", ["editor", "editor=nothing:here", "a role=profile", "=profile", "editor=admin:*"])
+def test_a_role_of_another_form_or_over_no_scope_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="role"):
+        Scopes(roles=[line])

@@ -114,6 +114,19 @@ async def test_only_what_was_left_ticked_is_granted(house: House) -> None:
     assert device.answer["scope"] == "openid"
 
 
+async def test_a_device_gets_no_more_than_the_roles_of_its_user_permit(house: House) -> None:
+    device = await Device(
+        house,
+        await house.client("device", grant_types=[DEVICE_GRANT], scopes=["openid", "email", "posts:read"]),
+    ).start()
+    browser, ada = house.browser(), await house.person()
+    await house.core.people.set_roles(ada.user_id, ["reader"])
+    await browser.sign_in(await house.core.people.find(ada.user_id) or ada)
+    await browser.submit(await confirm(browser, device.answer["user_code"]), decision="allow")
+    assert await device.poll() == "tokens"
+    assert device.answer["scope"] == "openid posts:read"
+
+
 async def test_a_device_that_asks_too_often_is_slowed_down_more_each_time(house: House) -> None:
     device = await new_device(house)
     assert await device.poll() == "authorization_pending"

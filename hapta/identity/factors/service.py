@@ -113,9 +113,10 @@ class FactorService:
 
     async def methods(self, user_id: UserId) -> Sequence[str]:
         """Second factors that a sign-in of this person must ask for; empty: none is set up."""
-        factors = await self.factors(user_id)
-        if not factors.totp:
+        known = await self._db.read(lambda tx: store.find_totp(tx, user_id), snapshot=False)
+        if known is None or known.confirmed_at is None:
             return ()  # a passkey alone is a way to sign in, which the owner did not ask to be demanded
+        factors = await self.factors(user_id)
         found: list[str] = ["totp"]
         if factors.recovery_codes_left:
             found.append("recovery_code")

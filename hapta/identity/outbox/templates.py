@@ -7,7 +7,7 @@ A message is `messages_text/<locale>/<name>.txt` (first line: the subject), besi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,24 +42,6 @@ class Templates:
         self._domain = domain
         self._files = _files()
 
-    @cached_property
-    def _plain(self) -> jinja2.Environment:
-        return self._environment(autoescape=False)
-
-    @cached_property
-    def _html(self) -> jinja2.Environment:
-        return self._environment(autoescape=True)
-
-    def _environment(self, *, autoescape: bool) -> jinja2.Environment:
-        import jinja2  # with the first message: a server at rest does without
-
-        return jinja2.Environment(
-            loader=jinja2.DictLoader(dict(self._files)),
-            autoescape=autoescape,  # noqa: S701 - off for plain text, which nobody reads as HTML
-            undefined=jinja2.StrictUndefined,
-            keep_trailing_newline=False,
-        )
-
     def names(self) -> set[str]:
         """All templates, in whatever form they exist."""
         return {name.partition("/")[2].rpartition(".")[0] for name in self._files if "/" in name and "/_" not in name}
@@ -81,13 +63,15 @@ class Templates:
         """
         language = self._language(locale, f"{name}.{_suffix(channel)}")
         values = {"product": self._product, "domain": self._domain, "language": language, **variables}
-        text = self._plain.get_template(f"{language}/{name}.{_suffix(channel)}").render(values).strip()
+        text = (
+            _environment(autoescape=False).get_template(f"{language}/{name}.{_suffix(channel)}").render(values).strip()
+        )
         if channel == "sms":
             return Rendered("", self._with_autofill(text, variables), None)
         subject, _, body = text.partition("\n")
         html = None
         if f"{language}/{name}.html" in self._files:
-            page = self._html.get_template(f"{language}/{name}.html")
+            page = _environment(autoescape=True).get_template(f"{language}/{name}.html")
             html = page.render(values, subject=subject.strip())
         return Rendered(" ".join(subject.split()), body.strip() + "\n", html)
 
@@ -105,7 +89,20 @@ def _suffix(channel: Channel) -> str:
     return "sms" if channel == "sms" else "txt"
 
 
-@lru_cache(maxsize=1)
+@cache
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    """Each template is compiled once in a process, and none at rest."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.DictLoader(dict(_files())),
+        autoescape=autoescape,  # noqa: S701 - off for plain text, which nobody reads as HTML
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=False,
+    )
+
+
+@cache
 def _files() -> Mapping[str, str]:
     root = resources.files("hapta.identity") / "messages_text"
     found: dict[str, str] = {LAYOUT: (root / LAYOUT).read_text(encoding="utf-8")}

@@ -104,9 +104,16 @@ class Throttle:
             waits = [self._wait_ms(kind, counters[key], now) for key, kind in keys.items()]
             if max(waits) > 0:
                 raise TooManyAttempts(retry_after_seconds=max(waits) / 1000)
-            for key, kind in keys.items():
-                keep = _KEEP_MS if kind in ("account", "device") else _DAY_MS
-                await store.put(tx, self._counted(kind, counters[key], now), now + keep)
+            await store.put(
+                tx,
+                [
+                    (
+                        self._counted(kind, counters[key], now),
+                        now + (_KEEP_MS if kind in ("account", "device") else _DAY_MS),
+                    )
+                    for key, kind in keys.items()
+                ],
+            )
 
         await self._db.write(body)
 
@@ -156,8 +163,10 @@ class Throttle:
     ) -> Callable[[WriteTx], Awaitable[None]]:
         """What `succeeded` does, for whoever has a transaction of the auth side to do it in."""
         counted = self._keys(identifier, origin, device_cookie)
-        fresh = self._all_but_address(identifier, origin, device_cookie)
         address = [key for key, kind in counted.items() if kind == "address"]
+        fresh = [key for key, kind in counted.items() if kind != "address"]
+        if not address:  # a known browser: what others did to the account is over as well
+            fresh += self._account_and_pair(identifier, origin)
         now = self._clock.now_ms()
 
         async def body(tx: WriteTx) -> None:
@@ -223,12 +232,9 @@ class Throttle:
             self._tag("pair", who, where): "pair",
         }
 
-    def _all_but_address(self, identifier: str, origin: Origin, device_cookie: str | None) -> list[bytes]:
+    def _account_and_pair(self, identifier: str, origin: Origin) -> list[bytes]:
         who = _normal(identifier)
-        keys = [self._tag("account", who), self._tag("pair", who, network(origin.address))]
-        if self._knows(device_cookie, who):
-            keys.append(self._tag("device", who, device_cookie or ""))
-        return keys
+        return [self._tag("account", who), self._tag("pair", who, network(origin.address))]
 
     def _tag(self, kind: Kind, *parts: str) -> bytes:
         return _mac(self._key, kind, *parts)

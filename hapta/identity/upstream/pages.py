@@ -7,10 +7,10 @@ go on to are checked when they come in and again when they are used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from hapta.http.api import Reply, Request
 from hapta.http.forms import BadForm, Form

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from hapta.http.api import Reply
-from hapta.http.pages import Pages, redirect
+from hapta.http.pages import Pages, form_targets, redirect
 from hapta.oauth.authorize.models import Answer
 from hapta.oauth.redirect_uris import host_of
 
@@ -34,17 +34,3 @@ def with_parameters(uri: str, parameters: Sequence[tuple[str, str]]) -> str:
         return uri
     joint = "" if uri.endswith(("?", "&")) else "&" if "?" in uri else "?"
     return f"{uri}{joint}{urlencode(parameters, quote_via=quote)}"
-
-
-def form_targets(uri: str) -> tuple[str, ...]:
-    """What a page's policy must name so that its form may end at this URI (CSP Level 3, section 6.4.2).
-
-    Browsers hold every redirect after a form against it, also those that the client makes on its own, so for a web address any
-    https host is named beside its origin.
-    """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return (f"{parts.scheme}:",)
-    # A policy has no words for an IPv6 address.
-    origin = f"{parts.scheme}:" if "[" in parts.netloc else f"{parts.scheme}://{parts.netloc}"
-    return (origin, "https:")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from hapta.http.api import Content, Endpoint, Form, Reply, Request, Table
-from hapta.http.pages import Pages, redirect
+from hapta.http.pages import Pages, form_targets, redirect
 from hapta.identity.browser import BrowserSessions
 from hapta.identity.errors import CsrfFailed
 from hapta.identity.people import Person
@@ -30,7 +30,7 @@ from hapta.oauth.authorize.models import (
     Unredirectable,
     target_of,
 )
-from hapta.oauth.authorize.responses import answer_reply, form_targets
+from hapta.oauth.authorize.responses import answer_reply
 from hapta.oauth.authorize.service import AuthorizeService
 from hapta.oauth.authorize.validation import RequestReader
 from hapta.oauth.errors import InvalidRequest

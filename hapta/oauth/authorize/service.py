@@ -10,6 +10,8 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from hapta.db.database import Database, WriteTx
 from hapta.identity.events import Event, EventLog
 from hapta.identity.models import Origin, Revocation
@@ -58,6 +60,8 @@ class _Ready(NamedTuple):
 
     client: Client
     person: Person
+    flow: Flow
+    """With the scopes that the person's roles permit."""
 
 
 class AuthorizeService:
@@ -111,13 +115,13 @@ class AuthorizeService:
             ready = await self._until_consent(flow, caller)
             if not isinstance(ready, _Ready) or caller is None:
                 return ready if not isinstance(ready, _Ready) else Login(flow, again=False)
-            granted = await self._granted_before(flow.asked, ready)
+            granted = await self._granted_before(ready)
             if granted is not None:
-                refused = tuple(name for name in flow.asked.scopes if name not in granted)
-                return await self._issue(flow, ready, caller, granted, refused, origin, asked=False)
+                refused = tuple(name for name in ready.flow.asked.scopes if name not in granted)
+                return await self._issue(ready, caller, granted, refused, origin, asked=False)
             if "none" in flow.asked.prompts:
                 raise ConsentRequired
-            return AskConsent(flow, ready.client, ready.person)
+            return AskConsent(ready.flow, ready.client, ready.person)
         except (OAuthError, Unavailable) as error:
             return self.error_answer(target_of(flow.asked), error)
 
@@ -140,11 +144,12 @@ class AuthorizeService:
             ready = await self._until_consent(flow, caller)
             if not isinstance(ready, _Ready) or caller is None:
                 return ready if not isinstance(ready, _Ready) else Login(flow, again=False)
-            granted = tuple(name for name in asked.scopes if name in ticked or not self._scopes.get(name).optional)
-            if asked.scopes and not granted:
+            open_to = ready.flow.asked.scopes
+            granted = tuple(name for name in open_to if name in ticked or not self._scopes.get(name).optional)
+            if open_to and not granted:
                 raise AccessDenied("Nothing was allowed")
-            refused = tuple(name for name in asked.scopes if name not in granted)
-            return await self._issue(flow, ready, caller, granted, refused, origin, asked=True)
+            refused = tuple(name for name in open_to if name not in granted)
+            return await self._issue(ready, caller, granted, refused, origin, asked=True)
         except (OAuthError, Unavailable) as error:
             return self.error_answer(target_of(asked), error)
 
@@ -204,7 +209,10 @@ class AuthorizeService:
             return Login(flow, again=True)
         if "select_account" in asked.prompts and not is_fresh and flow.account != caller.user_id:
             return ChooseAccount(flow, client, person)
-        return _Ready(client, person)
+        permitted = self._scopes.permitted(person.roles, asked.scopes)
+        if asked.scopes and not permitted:
+            raise AccessDenied("This account may not give what the app asks for")
+        return _Ready(client, person, replace(flow, asked=replace(asked, scopes=permitted)))
 
     def _is_stale(self, asked: Asked, client: Client, authenticated_at: int) -> bool:
         max_age = client.default_max_age if asked.max_age is None else asked.max_age
@@ -212,8 +220,9 @@ class AuthorizeService:
 
     # --- consent and code ---
 
-    async def _granted_before(self, asked: Asked, ready: _Ready) -> tuple[str, ...] | None:
+    async def _granted_before(self, ready: _Ready) -> tuple[str, ...] | None:
         """The scopes that need no question; None when the person must be asked."""
+        asked = ready.flow.asked
         if "consent" in asked.prompts:
             return None
         client = ready.client
@@ -227,7 +236,6 @@ class AuthorizeService:
 
     async def _issue(
         self,
-        flow: Flow,
         ready: _Ready,
         caller: Caller,
         granted: tuple[str, ...],
@@ -237,7 +245,8 @@ class AuthorizeService:
         asked: bool,
     ) -> Answer:
         """The code, in one transaction with all that goes with it."""
-        request, client, person = flow.asked, ready.client, ready.person
+        flow, client, person = ready.flow, ready.client, ready.person
+        request = flow.asked
         authorization = Authorization(
             client_id=client.client_id,
             user_id=person.user_id,

@@ -223,10 +223,11 @@ class Devices:
         if person is None or person.disabled:
             raise InvalidToken
         found, client = view.pending, view.client
-        granted = tuple(name for name in found.scopes if name in ticked or not self._scopes.get(name).optional)
+        open_to = self._scopes.permitted(person.roles, found.scopes)
+        granted = tuple(name for name in open_to if name in ticked or not self._scopes.get(name).optional)
         if found.scopes and not granted:
             raise AccessDenied("Nothing was allowed")
-        refused = tuple(name for name in found.scopes if name not in granted)
+        refused = tuple(name for name in open_to if name not in granted)
         now = self._clock.now_ms()
         authorization = Authorization(
             client_id=client.client_id,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from hapta.http.api import Content, Endpoint, Form, Reply, Request, Table
-from hapta.http.pages import Pages, redirect
+from hapta.http.pages import Pages, form_targets, redirect
 from hapta.identity.browser import BrowserSessions
 from hapta.identity.errors import CsrfFailed
 from hapta.identity.policy import origin
 from hapta.kit.access import PAGE, Caller
 from hapta.kit.errors import Invalid
 from hapta.oauth.authorize.flow import BadFlow, FlowSealer
-from hapta.oauth.authorize.responses import form_targets, with_parameters
+from hapta.oauth.authorize.responses import with_parameters
 from hapta.oauth.logout.models import LogoutFlow
 from hapta.oauth.logout.service import BadLogout, LogoutService
 
