@@ -53,6 +53,7 @@ from hapta.oauth.feature import OAuth, PageApps, open_oauth
 from hapta.oauth.metadata import resource_metadata_url
 from hapta.oauth.verifier import EitherVerifier
 from hapta.relay.feature import Relay, open_relay
+from hapta.relay.removal.service import Removal
 from hapta.routes import table
 from hapta.serving import about, app_tokens, checks, full_metrics, lifespan, limit_classes, migrated, open_limiter
 from hapta.settings import Settings
@@ -116,11 +117,11 @@ async def open_services(
 
     async def purge(tx: WriteTx, user_id: UserId) -> None:
         await sync.service.purge(tx, user_id)
-        if relay is not None:
-            await relay.purge(tx, user_id)
+        await removal.purge(tx, user_id)
         await files.purge(tx, user_id)
 
     relay: Relay | None = None
+    removal = Removal(db, clock)
     async with AsyncExitStack() as stack:
         identity, oauth = await stack.enter_async_context(
             open_signing_in(
@@ -176,12 +177,16 @@ async def open_services(
                         bus,
                         lambda: core.people,
                         around.through_outbox(auth_db, identity.outbox),
+                        files,
                     ),
                     attachments=around.keeping(files),
                     run_upkeep=run_upkeep,
                 )
             )
             sessions.on_revoked(relay.on_revoked)
+            around.tell_of_avatars(settings, files, relay)
+        if run_upkeep:
+            start_jobs(stack, {removal.sweeping.name: removal.sweeping.run})
         # Last of all: what a crash left half done may concern every part.
         await core.people.catch_up(everything=True)
         yield Services(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import hapta
 from hapta.bus.bus import Bus
 from hapta.db.database import Database
+from hapta.files.avatars import shown
 from hapta.files.feature import Files
+from hapta.files.models import File
 from hapta.http.fetch import FetchError, GuardedFetch
+from hapta.http.pages import Pages
 from hapta.identity.messages import Notice
 from hapta.identity.outbox.direct import DirectMail
 from hapta.identity.outbox.service import OutboxService
@@ -19,8 +23,10 @@ from hapta.kit.access import UserId
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.mail.connect import senders
+from hapta.relay.addresses import absolute
 from hapta.relay.attachments.ports import Keeping
-from hapta.relay.personal import Surroundings
+from hapta.relay.feature import Relay
+from hapta.relay.personal import TEMPLATE_FOLDERS, Surroundings
 from hapta.relay.sharing.ports import Invite
 from hapta.serving import checks
 from hapta.settings import Settings
@@ -31,9 +37,12 @@ PeopleOf = Callable[[], IdentityStore]
 
 
 def surroundings(
-    settings: Settings, databases: Sequence[Database], bus: Bus, people: PeopleOf, invite: Invite
+    settings: Settings, databases: Sequence[Database], bus: Bus, people: PeopleOf, invite: Invite, files: Files
 ) -> Surroundings:
     """What the relay of a server needs of it."""
+
+    async def avatars(account_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        return {account_id: shown(file) for account_id, file in (await files.service.avatars(account_ids)).items()}
 
     async def exists(account_id: str) -> bool:
         person = await people().find(UserId(account_id))
@@ -50,15 +59,29 @@ def surroundings(
         version=hapta.__version__,
         production=settings.server.environment == "production",
         checks=checks(databases, bus),
+        avatars=avatars,
         emails=emails,
         invite=invite,
         server=settings.server,
+        pages=Pages(
+            settings.identity.product_name, settings.server.public_address.startswith("https:"), TEMPLATE_FOLDERS
+        ),
     )
 
 
 def keeping(files: Files) -> Keeping:
     """Where attachments are kept, if there are files."""
     return Keeping(files.attachments, files.settings.max_attachment_bytes)
+
+
+def tell_of_avatars(settings: Settings, files: Files, relay: Relay) -> None:
+    """Has apps told of each new avatar, and of each that is gone."""
+
+    async def told(user_id: str, file: File | None) -> None:
+        avatar = None if file is None else shown(file)
+        await relay.account.tell_avatar(user_id, absolute(avatar, settings.server.public_address))
+
+    files.service.on_avatar(told)
 
 
 def through_outbox(auth_db: Database, outbox: OutboxService) -> Invite:

@@ -23,6 +23,11 @@ class Bus(ABC):
         """Whether what is published now reaches every worker, as far as this worker can tell."""
 
     @abstractmethod
+    def is_alone(self, channel: str) -> bool:
+        """Whether at most one subscription of this process hears `channel`, and no other process does: its owner may then keep to
+        himself what he would publish there. May change whenever somebody subscribes; not to be remembered."""
+
+    @abstractmethod
     async def publish(self, channel: str, message: bytes) -> None:
         """Tells all subscribers of `channel`, in this worker and in every other. Never raises for a bus that is away:
         the loss is counted, and subscribers are told of the gap when it is back."""

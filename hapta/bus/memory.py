@@ -28,6 +28,9 @@ class MemoryBus(Bus):
     def healthy(self) -> bool:
         return not self._closed
 
+    def is_alone(self, channel: str) -> bool:
+        return self._subscribers.count(channel) < 2
+
     async def publish(self, channel: str, message: bytes) -> None:
         if self._closed:
             return

@@ -63,6 +63,9 @@ class RedisBus(Bus):
     def healthy(self) -> bool:
         return self._listening is not None and not self._owes_gap
 
+    def is_alone(self, channel: str) -> bool:
+        return False  # nobody knows who else listens there
+
     async def publish(self, channel: str, message: bytes) -> None:
         if self._closed:  # sending would open a connection that nobody closes
             self.dropped += 1

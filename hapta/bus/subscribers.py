@@ -29,6 +29,10 @@ class Subscribers:
     def channels(self) -> list[str]:
         return list(self._by_channel)
 
+    def count(self, channel: str) -> int:
+        """How many subscriptions a channel has."""
+        return len(self._by_channel.get(channel, ()))
+
     def add(self, channel: str, receive: Receive, gap: Gap | None) -> Callable[[], bool]:
         """Adds one; the function that it returns ends it and tells whether it was the last of its channel."""
         subscription = _Subscription(receive, gap)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hapta.blobs.blobs import Blobs
 from hapta.db.database import Database, ReadTx, WriteTx
-from hapta.files import routes
+from hapta.files import avatars, routes
 from hapta.files.attachments import Attachments
 from hapta.files.counts import Counts
 from hapta.files.direct import DirectUploads
@@ -21,6 +21,7 @@ from hapta.files.signed import Links
 from hapta.files.tus import routes as tus_routes
 from hapta.files.tus.service import TusService
 from hapta.files.upkeep import Upkeep
+from hapta.files.ways import Means
 from hapta.http.api import Endpoint
 from hapta.http.metrics import Metrics
 from hapta.kit.clock import Clock
@@ -47,8 +48,12 @@ class Files:
     ids: Ids
 
     def endpoints(self) -> list[Endpoint]:
-        """Everything under `/v1/uploads`."""
-        return [*routes.routes(self.service, self.direct, self.ids), *tus_routes.routes(self.tus, self.settings)]
+        """Everything under `/v1/uploads`, and avatars for everybody."""
+        return [
+            *routes.routes(self.service, self.direct, self.ids),
+            *tus_routes.routes(self.tus, self.settings),
+            *avatars.routes(self.service, self.ids),
+        ]
 
     @property
     def jobs(self) -> Mapping[str, Job]:
@@ -112,15 +117,13 @@ async def open_files(
     intake = Intake(
         db, blobs, clock, settings, images, scanner, counts, used_elsewhere or _none, quota_of or _none, removals_wait
     )
-    links = Links(keyring, clock)
-    common = (db, blobs, clock, ids, settings, intake, holds, counts, removals_wait)
-    service = FileService(db, blobs, clock, ids, settings, intake, images, holds, links, counts, removals_wait)
+    means = Means(db, blobs, clock, ids, settings, intake, holds, counts, removals_wait)
     try:
         yield Files(
-            service,
-            Attachments(*common),
-            TusService(*common),
-            DirectUploads(*common),
+            FileService(means, images, Links(keyring, clock)),
+            Attachments(means),
+            TusService(means),
+            DirectUploads(means),
             upkeep,
             holds,
             counts,

@@ -16,10 +16,27 @@ from hapta.blobs.names import sanitised
 from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.files import records, store
 from hapta.files.counts import Counts, How
-from hapta.files.errors import FileInfected, InvalidCategory, InvalidType, QuotaExceeded, TooManyFiles, UploadLost
+from hapta.files.errors import (
+    FileInfected,
+    InvalidCategory,
+    InvalidType,
+    InvalidUpload,
+    QuotaExceeded,
+    TooManyFiles,
+    UploadLost,
+)
 from hapta.files.examination import Examination
 from hapta.files.images import RASTER, Images
-from hapta.files.models import Description, Examined, File, Picture, Quarantined, Usage, category_of
+from hapta.files.models import (
+    PROFILE_AVATAR,
+    Description,
+    Examined,
+    File,
+    Picture,
+    Quarantined,
+    Usage,
+    category_of,
+)
 from hapta.files.scanner import Scanner
 from hapta.kit.clock import Clock
 from hapta.settings import FilesSettings
@@ -125,6 +142,7 @@ class Intake:
 
         Raises:
             FileInfected, InvalidType, InvalidCategory, QuotaExceeded, TooManyFiles: the bytes belong to nobody.
+            InvalidUpload: it has the reuse key of avatars, which anybody may see, and is none that was made here.
             UploadLost: the upload was ended by somebody else.
         """
         category = category_of(described.category)
@@ -175,6 +193,8 @@ class Intake:
                 raise UploadLost
             await store.remove_later(tx, file.user_id, file.blob_key, file.created_at)
             return existing
+        if file.reuse_key == PROFILE_AVATAR and not replace:
+            raise InvalidUpload(f"{PROFILE_AVATAR} is the key of pictures that are sent as avatars")
         if existing is not None:
             await store.delete_file(tx, file.user_id, existing.id)
             await store.remove_later(tx, file.user_id, existing.blob_key, file.created_at)

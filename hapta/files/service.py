@@ -5,18 +5,15 @@ Everything is asked for by account and id together, so that nobody ever learns o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 
-from hapta.blobs.blobs import BlobMissing, Blobs, Opened, Signed
-from hapta.db.database import Database, ReadTx, WriteTx
+from hapta.blobs.blobs import BlobMissing, Opened, Signed
+from hapta.db.database import ReadTx, WriteTx
 from hapta.files import store
-from hapta.files.counts import Counts
 from hapta.files.errors import FileInfected, FileNotFound, InvalidCategory, UploadRefused
-from hapta.files.holds import Holds
 from hapta.files.images import RASTER, Images
-from hapta.files.intake import Intake
 from hapta.files.models import (
     PROFILE_AVATAR,
     Description,
@@ -28,46 +25,25 @@ from hapta.files.models import (
 )
 from hapta.files.signed import Links
 from hapta.files.types import is_passive
-from hapta.kit.clock import Clock
+from hapta.files.ways import Means, Way
+from hapta.kit.background import attempted
 from hapta.kit.ids import Ids
 from hapta.settings import FilesSettings
 
+OnAvatar = Callable[[str, File | None], Awaitable[None]]
+"""`(user_id, file)`: the account has another avatar since a moment ago, or none any more."""
 NEWEST = "~"
 """Greater than every id: a list that begins here begins with the newest file."""
 
 
-class FileService:
-    """Stored files of all accounts.
+class FileService(Way):
+    """Stored files of all accounts."""
 
-    Args:
-        removals_wait: called when there are bytes to remove.
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        blobs: Blobs,
-        clock: Clock,
-        ids: Ids,
-        settings: FilesSettings,
-        intake: Intake,
-        images: Images,
-        holds: Holds,
-        links: Links,
-        counts: Counts,
-        removals_wait: Callable[[], None],
-    ) -> None:
-        self._db = db
-        self._blobs = blobs
-        self._clock = clock
-        self._ids = ids
-        self._settings = settings
-        self._intake = intake
+    def __init__(self, means: Means, images: Images, links: Links) -> None:
+        super().__init__(means)
         self._images = images
-        self._holds = holds
         self._links = links
-        self._counts = counts
-        self._removals_wait = removals_wait
+        self._on_avatar: OnAvatar | None = None
 
     @property
     def settings(self) -> FilesSettings:
@@ -136,7 +112,7 @@ class FileService:
                 described = Description(said.name, avatar.media_type, "avatars", PROFILE_AVATAR)
             async with self._holds.held(user_id, key, lambda tx: self._intake.require_room(tx, user_id, 0)):
                 await self._blobs.put(key, _one(made))
-                return await self._intake.admit(
+                file = await self._intake.admit(
                     user_id,
                     file_id,
                     key,
@@ -147,6 +123,8 @@ class FileService:
                     picture=picture,
                     replace=True,
                 )
+        await self._tell_avatar(user_id, file)
+        return file
 
     async def _whole_picture(self, described: Description, incoming: Incoming) -> tuple[bytes, Examined]:
         examination = self._intake.examination(described, types=tuple(RASTER))
@@ -160,6 +138,37 @@ class FileService:
         if reuse_key is None:
             return None
         return await self._db.read(lambda tx: store.find_by_reuse_key(tx, user_id, reuse_key), snapshot=False)
+
+    # -- avatars -------------------------------------------------------------------------------------------------------
+
+    def on_avatar(self, listener: OnAvatar) -> None:
+        """`listener` is told of each change of an avatar, after its commit. What befalls it changes nothing of the avatar."""
+        self._on_avatar = listener
+
+    async def _tell_avatar(self, user_id: str, file: File | None) -> None:
+        listener = self._on_avatar
+        if listener is not None:
+            await attempted("word of an avatar", lambda: listener(user_id, file))
+
+    async def avatars(self, user_ids: Sequence[str]) -> dict[str, File]:
+        """The avatars of those accounts that have one."""
+        if not user_ids:
+            return {}
+        found = await self._db.read(
+            lambda tx: store.find_all_by_reuse_key(tx, user_ids, PROFILE_AVATAR), snapshot=False
+        )
+        return {file.user_id: file for file in found if _is_avatar(file)}
+
+    async def public_avatar(self, user_id: str, name: str) -> File:
+        """The avatar that lies under a name which profiles tell, for anybody who was told it.
+
+        Raises:
+            FileNotFound: this is not (any more) what the account shows of itself.
+        """
+        file = (await self.avatars([user_id])).get(user_id)
+        if file is None or file.path.rpartition("/")[2] != name:
+            raise FileNotFound
+        return file
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -243,18 +252,20 @@ class FileService:
         """
         now = self._clock.now_ms()
 
-        async def body(tx: WriteTx) -> bool:
+        async def body(tx: WriteTx) -> File | None:
             await store.lock_account(tx, user_id)
             file = await store.delete_file(tx, user_id, file_id)
-            if file is None:
-                return False
-            await store.add_usage(tx, user_id, -file.size, -1)
-            await store.remove_later(tx, user_id, file.blob_key, now)
-            return True
+            if file is not None:
+                await store.add_usage(tx, user_id, -file.size, -1)
+                await store.remove_later(tx, user_id, file.blob_key, now)
+            return file
 
-        if not await self._db.write(body):
+        deleted = await self._db.write(body)
+        if deleted is None:
             raise FileNotFound
         self._removals_wait()
+        if _is_avatar(deleted):
+            await self._tell_avatar(user_id, None)
 
     async def purge(self, tx: WriteTx, user_id: str) -> None:
         """Removes all that an account has, in the transaction that deletes the account; the sweeper removes the bytes."""
@@ -269,6 +280,10 @@ class FileService:
     async def usage(self, user_id: str) -> Usage:
         """What the account keeps here."""
         return await self._db.read(lambda tx: store.used(tx, user_id), snapshot=False)
+
+
+def _is_avatar(file: File) -> bool:
+    return file.reuse_key == PROFILE_AVATAR and file.category == "avatars" and is_passive(file.media_type)
 
 
 def new_id(ids: Ids) -> str:

@@ -14,6 +14,8 @@ _FILE = (
 # S608: columns are constants.
 _GET = f"SELECT {_FILE} FROM res_files WHERE user_id = :user_id AND id = :id"  # noqa: S608
 _BY_REUSE_KEY = f"SELECT {_FILE} FROM res_files WHERE user_id = :user_id AND reuse_key = :reuse_key"  # noqa: S608
+_BY_REUSE_KEYS = f"""
+    SELECT {_FILE} FROM res_files WHERE user_id = any(:user_ids::text[]) AND reuse_key = :reuse_key"""  # noqa: S608
 _LIST = f"""
     SELECT {_FILE} FROM res_files WHERE user_id = :user_id AND id < :before
     ORDER BY id DESC LIMIT :limit"""  # noqa: S608
@@ -43,6 +45,11 @@ async def find_file(tx: ReadTx, user_id: str, file_id: str) -> File | None:
 async def find_by_reuse_key(tx: ReadTx, user_id: str, reuse_key: str) -> File | None:
     row = await tx.fetch_one(_BY_REUSE_KEY, user_id=user_id, reuse_key=reuse_key)
     return None if row is None else File(*row)
+
+
+async def find_all_by_reuse_key(tx: ReadTx, user_ids: Sequence[str], reuse_key: str) -> list[File]:
+    """The files that accounts have under one reuse key; at most one each."""
+    return [File(*row) for row in await tx.fetch_all(_BY_REUSE_KEYS, user_ids=user_ids, reuse_key=reuse_key)]
 
 
 async def list_files(tx: ReadTx, user_id: str, category: str | None, before: str, limit: int) -> list[File]:

@@ -106,6 +106,8 @@ NOT_EXPORTED = frozenset(
         "res_relay_tombstones",
         "res_relay_removed_sessions",
         "res_relay_presence",  # who is connected now
+        "res_relay_online",
+        "res_relay_departed",  # who is not here any more
     }
 )
 

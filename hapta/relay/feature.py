@@ -1,17 +1,17 @@
 """The relay as one part: built from what the wiring hands in, opened and closed with the server.
 
-Every noun is built here, in the order in which they need each other, and gives its endpoints, its socket events, what it clears with
-an account, and its background work. Nouns know each other only by the callables that they get here.
+Every noun is built here, in the order in which they need each other, and gives its endpoints, its socket events, and its background
+work. Nouns know each other only by the callables that they get here.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from hapta.bus.bus import Bus
-from hapta.db.database import Database, ReadTx, WriteTx
+from hapta.db.database import Database, ReadTx
 from hapta.http.api import Endpoint
 from hapta.http.fetch import GuardedFetch
 from hapta.http.metrics import Metrics
@@ -24,6 +24,7 @@ from hapta.kit.ratelimit import Limiter
 from hapta.relay.access_keys import events as access_keys_events
 from hapta.relay.access_keys import routes as access_keys_routes
 from hapta.relay.access_keys.service import AccessKeysService, forget_machine, forget_session
+from hapta.relay.account.service import AccountService
 from hapta.relay.artifacts import events as artifacts_events
 from hapta.relay.artifacts import routes as artifacts_routes
 from hapta.relay.artifacts.service import Artifacts
@@ -42,6 +43,7 @@ from hapta.relay.messages import events as messages_events
 from hapta.relay.messages import routes as messages_routes
 from hapta.relay.messages.service import MessagesService
 from hapta.relay.messages.service import forget as forget_messages
+from hapta.relay.online.service import Online
 from hapta.relay.personal import Surroundings
 from hapta.relay.personal import build as build_personal
 from hapta.relay.presence import events as presence_events
@@ -54,12 +56,11 @@ from hapta.relay.rpc import metrics as rpc_metrics
 from hapta.relay.rpc.service import Rpc
 from hapta.relay.sessions import events as sessions_events
 from hapta.relay.sessions import routes as sessions_routes
+from hapta.relay.sessions.endings import Endings
 from hapta.relay.sessions.service import Forget, SessionsService
 from hapta.relay.sharing import routes as sharing_routes
 from hapta.relay.sharing.models import Profile as SharedProfile
 from hapta.relay.sharing.service import SharingService
-from hapta.relay.updates import heads as heads_of
-from hapta.relay.updates import log
 from hapta.relay.updates import metrics as updates_metrics
 from hapta.relay.updates import routes as updates_routes
 from hapta.relay.updates.census import Census
@@ -74,6 +75,7 @@ from hapta.relay.updates.service import Updates
 from hapta.relay.updates.since import ChangedSince, Kind, Since
 from hapta.relay.updates.since import events as since_events
 from hapta.relay.updates.socketio import SocketIo
+from hapta.relay.updates.strangers import Strangers
 from hapta.relay.updates.tickets import Tickets
 from hapta.relay.updates.upkeep import Trimmer
 from hapta.relay.usage import events as usage_events
@@ -82,12 +84,10 @@ from hapta.relay.usage.service import UsageService
 from hapta.relay.usage.service import forget as forget_usage
 from hapta.settings.relay import RelaySettings
 
-Purge = Callable[[WriteTx, str], Awaitable[object]]
-
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The feature, open. `purge` belongs into account deletion, `on_revoked` into revocation."""
+    """The feature, open. `on_revoked` belongs into revocation; the end of an account is `removal`'s, which is there without this."""
 
     hub: Hub
     heads: Heads
@@ -98,19 +98,14 @@ class Relay:
     dispatch: Dispatch
     native: NativeSockets
     socketio: SocketIo
+    strangers: Strangers
     rpc: Rpc
     presence: Presence
+    online: Online
     since: Since
     sharing: SharingService
+    account: AccountService
     endpoints: Sequence[Endpoint]
-    purges: Sequence[Purge]
-
-    async def purge(self, tx: WriteTx, user_id: str) -> None:
-        """Deletes everything of an account."""
-        # Its head first, as every other write does it: what is under way is waited for, and then seen.
-        await heads_of.hold(tx, [user_id])
-        for purge in self.purges:
-            await purge(tx, user_id)
 
     def on_revoked(self, user_id: str, session_id: str | None) -> None:
         """Ends the sockets of a session, or with None of the whole account."""
@@ -123,7 +118,7 @@ class Relay:
 
     def publish(self, metrics: Metrics) -> None:
         """Adds the relay's numbers to the metrics page."""
-        updates_metrics.publish(self.hub, self.dispatch, metrics)
+        updates_metrics.publish(self.hub, self.dispatch, self.strangers, metrics)
         self.socketio.publish(metrics)
         rpc_metrics.publish(self.rpc, metrics)
 
@@ -170,7 +165,8 @@ async def open_relay(
     # -- the nouns -------------------------------------------------------------------------------------------------------
 
     parts: list[Forget] = [forget_messages, forget_session, forget_usage]
-    sessions = SessionsService(db, heads, updates, clock, ids, settings, parts)
+    endings = Endings(bus, clock)
+    sessions = SessionsService(db, heads, updates, clock, ids, settings, endings, parts)
     messages = MessagesService(db, heads, updates, clock, ids, settings, sessions)
     rebuild["new-message"] = messages.rebuild
     usage = UsageService(db, heads, updates, clock, ids, sessions.owned)
@@ -186,6 +182,7 @@ async def open_relay(
     }
     since = Since(db, clock, settings, changed)
 
+    online = Online(db, bus, updates, hub, clock)
     vendor_tokens = VendorTokens(db, clock, vault)
     personal = build_personal(
         db,
@@ -198,6 +195,7 @@ async def open_relay(
         keyring=keyring,
         limiter=limiter,
         connected=vendor_tokens.vendors,
+        online=online,
     )
     github = GithubConnections(
         settings,
@@ -218,6 +216,12 @@ async def open_relay(
         profile = await db.read(lambda tx: personal.account.github_profile(tx, account_id), snapshot=False)
         at_github = None if profile is None else profile.get("email")
         return [*await around.emails(account_id), *([at_github] if isinstance(at_github, str) else [])]
+
+    async def described(account_id: str) -> str:
+        account = (await personal.account.profile(account_id)).account
+        name = " ".join(part for part in (account.first_name, account.last_name) if part)
+        known = [part for part in (account.username, name, *await around.emails(account_id)) if part]
+        return ", ".join(known) or f"an account without a name ({account_id})"
 
     sharing = SharingService(
         db,
@@ -263,20 +267,6 @@ async def open_relay(
 
     # -- what they give --------------------------------------------------------------------------------------------------
 
-    purges: list[Purge] = [
-        messages.purge,
-        sessions.purge,
-        access_keys.purge,
-        usage.purge,
-        machines.purge,
-        artifacts.purge,
-        presence.purge,
-        since.purge,
-        vendor_tokens.purge,
-        sharing.purge,
-        *personal.purges,
-        log.purge,
-    ]
     events = joined(
         sessions_events.events(sessions),
         messages_events.events(messages),
@@ -292,6 +282,7 @@ async def open_relay(
         messages.removing,
         Routine("relay updates", Trimmer(db, clock, settings).trim, 60.0),
         Routine("silent sessions and machines", presence.sweep, SWEEP_SECONDS),
+        Routine("friends of dead workers", online.sweep, SWEEP_SECONDS),
         sharing.sweeping,
         Routine("tombstones", since.sweep, 3600.0),
     ]
@@ -300,8 +291,9 @@ async def open_relay(
 
     dispatch = Dispatch(events, updates, owns_session)
     rpc = Rpc(hub, bus, clock, settings, is_session=owns_session)
-    native = NativeSockets(hub, dispatch, rpc, tickets, verifier, clock, ids, settings)
-    socketio = SocketIo(hub, dispatch, rpc, verifier, clock, ids, settings)
+    strangers = Strangers(settings.max_strangers_per_address)
+    native = NativeSockets(hub, dispatch, rpc, tickets, verifier, clock, ids, settings, strangers)
+    socketio = SocketIo(hub, dispatch, rpc, verifier, clock, ids, settings, strangers)
     endpoints = [
         *updates_routes.routes(tickets, census, updates),
         *personal.endpoints,
@@ -312,7 +304,15 @@ async def open_relay(
         *push_events_routes.routes(push_events_routes.PushEventsApi(push_events)),
         *machines_routes.routes(machines, settings),
         *artifacts_routes.routes(artifacts, settings),
-        *connect_routes.routes(vendor_tokens, github, settings.github_webhook_secret),
+        *connect_routes.routes(
+            vendor_tokens,
+            github,
+            settings.github_webhook_secret,
+            around.pages,
+            described,
+            ids,
+            secure=around.server.public_address.startswith("https:"),
+        ),
         *sharing_routes.routes(sharing),
         *attached,
         *door_routes(UpdatesDoor(native, socketio.engine), settings.max_frame_bytes),
@@ -320,10 +320,14 @@ async def open_relay(
 
     async with AsyncExitStack() as stack:
         await hub.start()
+        await endings.start()
+        stack.callback(endings.close)
         stack.push_async_callback(messages.close)
         stack.push_async_callback(sharing.close)
         presence.start()
         stack.push_async_callback(presence.close)
+        await online.start()
+        stack.push_async_callback(online.close)
         stack.push_async_callback(native.close)
         socketio.start()
         stack.push_async_callback(socketio.close)
@@ -346,10 +350,12 @@ async def open_relay(
             dispatch,
             native,
             socketio,
+            strangers,
             rpc,
             presence,
+            online,
             since,
             sharing,
+            personal.account,
             endpoints,
-            purges,
         )

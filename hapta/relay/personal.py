@@ -5,12 +5,13 @@ small answers that apps ask for. `feature.py` hands in what they need of the res
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hapta.db.database import Database, WriteTx
+from hapta.db.database import Database
 from hapta.http.api import Endpoint
 from hapta.http.fetch import GuardedFetch
+from hapta.http.pages import Pages
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.kit.keyring import Keyring
@@ -22,6 +23,7 @@ from hapta.relay.feed import routes as feed_routes
 from hapta.relay.feed.service import FeedService
 from hapta.relay.kv import routes as kv_routes
 from hapta.relay.kv.service import KvService
+from hapta.relay.online.service import Online
 from hapta.relay.people import routes as people_routes
 from hapta.relay.people.models import Exists, nobody
 from hapta.relay.people.service import PeopleService
@@ -38,6 +40,12 @@ from hapta.relay.voice.service import VoiceService
 from hapta.settings import ServerSettings
 from hapta.settings.relay import RelaySettings
 
+TEMPLATE_FOLDERS = (("hapta.relay", "templates"),)
+
+
+def _pages() -> Pages:
+    return Pages("Hapta", False, TEMPLATE_FOLDERS)
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -52,6 +60,7 @@ class Surroundings:
         emails: addresses that an account has proved here; one of its GitHub account counts without.
         invite: sends invitations by mail; None: this server sends none.
         server: its own addresses.
+        pages: for people, with `TEMPLATE_FOLDERS`.
     """
 
     exists: Exists = nobody
@@ -63,6 +72,7 @@ class Surroundings:
     emails: Emails = no_emails
     invite: Invite | None = None
     server: ServerSettings = field(default_factory=ServerSettings)
+    pages: Pages = field(default_factory=_pages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +87,6 @@ class Personal:
     voice: VoiceService
     endpoints: Sequence[Endpoint]
 
-    @property
-    def purges(self) -> Sequence[Callable[[WriteTx, str], Awaitable[object]]]:
-        """What clears an account, people's sides of it too."""
-        nouns = (self.account, self.people, self.feed, self.kv, self.push_tokens, self.voice)
-        return [noun.purge for noun in nouns]
-
 
 def build(
     db: Database,
@@ -96,22 +100,27 @@ def build(
     keyring: Keyring,
     limiter: Limiter | None,
     connected: Connected | None = None,
+    online: Online | None = None,
 ) -> Personal:
     """Builds them.
 
     Args:
         connected: vendors whose tokens an account has handed in.
+        online: tells friends who is there; None: nobody is told.
     """
-    account = AccountService(db, heads, updates, clock, connected=connected, avatars=around.avatars)
+    on_shown, on_friends = (None, None) if online is None else (online.shown, online.befriended)
+    account = AccountService(db, heads, updates, clock, connected=connected, avatars=around.avatars, on_shown=on_shown)
     feed = FeedService(db, clock, ids)
-    people = PeopleService(db, heads, updates, clock, feed, exists=around.exists, avatars=around.avatars)
+    people = PeopleService(
+        db, heads, updates, clock, feed, exists=around.exists, avatars=around.avatars, on_friends=on_friends
+    )
     kv = KvService(db, heads, updates, clock, max_keys=settings.max_keys_per_account)
     push_tokens = PushTokenService(db, clock, ids)
     user_key = hmac.digest(keyring.current("relay-names"), b"relay-voice", "sha256")
     voice = VoiceService(db, heads, clock, ids, settings, VoiceProviders(settings, around.fetch), user_key=user_key)
     endpoints = [
-        *account_routes.routes(account, clock),
-        *people_routes.routes(people),
+        *account_routes.routes(account, clock, around.server),
+        *people_routes.routes(people, around.server),
         *feed_routes.routes(feed),
         *kv_routes.routes(kv),
         *push_token_routes.routes(push_tokens),

@@ -16,6 +16,12 @@ class RelaySettings:
     max_sockets_per_account: int = setting(
         100, "Sockets of one account, of all kinds together, in one worker.", minimum=1
     )
+    max_strangers_per_address: int = setting(
+        5000,
+        "Sockets of one client address (of IPv6: one /64) in one worker that have not signed in yet; more are refused."
+        " Behind a reverse proxy see `server.trust_proxy`: without it all clients have the proxy's address.",
+        minimum=1,
+    )
     max_frame_bytes: int = setting(
         6 * 1024 * 1024, "Largest frame of a socket; it should hold the largest message.", minimum=65536
     )

@@ -138,6 +138,18 @@ async def test_a_subscriber_that_raises_does_not_hurt_the_others(worker: Workers
     assert bus.healthy
 
 
+async def test_a_bus_says_when_nobody_but_one_can_hear_a_channel(worker: Workers) -> None:
+    bus, inbox = await worker(), Inbox()
+    may_be_alone = not isinstance(bus, RedisBus)  # in memory there is no other worker; over Redis nobody knows
+    assert bus.is_alone("a") is may_be_alone
+    await bus.subscribe("a", inbox.receive)
+    assert bus.is_alone("a") is may_be_alone
+    end = await bus.subscribe("a", inbox.receive)
+    assert not bus.is_alone("a")
+    end()
+    assert bus.is_alone("a") is may_be_alone
+
+
 async def test_counters_are_shared_between_workers(worker: Workers) -> None:
     here, there = await worker(), await worker()
     assert await here.increment("visits", ttl_seconds=60) == 1

@@ -11,13 +11,11 @@ async def test_something(house: House, a: Guest, b: Guest) -> None:
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -40,9 +38,12 @@ from hapta.kit.ratelimit import Limiter, MemoryLimiter, Rate
 from hapta.relay.feature import Relay, open_relay
 from hapta.relay.models import Audience, Update
 from hapta.relay.personal import Surroundings
+from hapta.relay.removal.service import Removal
 from hapta.settings import DatabaseSettings, ServerSettings
 from hapta.settings.relay import RelaySettings
 from hapta.testing.clock import FakeClock
+from hapta.testing.server import SocketClosed as Closed
+from hapta.testing.server import TestSocket
 
 A = "01900000-0000-7000-8000-00000000000a"
 B = "01900000-0000-7000-8000-00000000000b"
@@ -51,6 +52,8 @@ SECONDS = 20.0
 """So long a test waits for what has to come."""
 
 UPDATES = "/v1/websocket"
+
+__all__ = ["A", "B", "Closed", "Guest", "House", "NativeSocket", "OpenHouse", "Tokens", "open_house", "until"]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -88,87 +91,30 @@ class Tokens:
             raise InvalidToken from None
 
 
-class Closed(Exception):
-    """The server closed the socket, or refused it: with an HTTP status and a text, then."""
-
-    def __init__(self, code: int, reason: str = "", status: int = 0) -> None:
-        super().__init__(f"closed with {code} {reason} {status or ''}")
-        self.code = code
-        self.reason = reason
-        self.status = status
-
-
-class NativeSocket:
+class NativeSocket(TestSocket):
     """The client's end of a native socket. Frames that nobody has asked for yet wait in order, `kept`."""
 
-    def __init__(self, app: Application, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, app: Application, path: str, headers: Mapping[str, str], *, address: str = "127.0.0.1") -> None:
+        super().__init__(app, path, headers, answers=True, address=address, seconds=SECONDS)
         self.connected: dict[str, Any] = {}
         """Data of the server's first word."""
         self.kept: list[dict[str, Any]] = []
         self._acks = 0
-        self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        target, _, query = path.partition("?")
-        scope: dict[str, Any] = {
-            "type": "websocket",
-            "path": target,
-            "raw_path": target.encode(),
-            "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-            "client": ("127.0.0.1", 50_000),
-            "extensions": {"websocket.http.response": {}},
-        }
-        self._scope = scope
-        self._app = app
-        self._task: asyncio.Task[None] | None = None
 
-    async def open(self) -> NativeSocket:
-        """Completes the handshake.
-
-        Raises:
-            Closed: the server refuses.
-        """
-        self._task = asyncio.create_task(self._app(self._scope, self._to_app.get, self._put))
-        await self._to_app.put({"type": "websocket.connect"})
-        await self._next("websocket.accept")
-        return self
-
-    async def _put(self, message: Any) -> None:
-        await self.from_app.put(message)
-
-    async def close(self) -> None:
-        """Goes away."""
-        await self._to_app.put({"type": "websocket.disconnect", "code": 1000})
-        if self._task is not None:
-            await self._task
-
-    async def __aenter__(self) -> NativeSocket:
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
         try:
-            await self.open()
             self.connected = await self.event("connected")
         except BaseException:
             await self.close()
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     @property
     def id(self) -> str:
         return self.connected["connectionId"]
 
     # -- sending ---------------------------------------------------------------------------------------------------------
-
-    async def send(self, frame: Any) -> None:
-        """Sends a frame: text as it is, bytes as a binary frame, everything else as JSON."""
-        if isinstance(frame, bytes):
-            await self._to_app.put({"type": "websocket.receive", "bytes": frame})
-        else:
-            text = frame if isinstance(frame, str) else json.dumps(frame)
-            await self._to_app.put({"type": "websocket.receive", "text": text})
 
     async def emit(self, event: str, data: Any = None, *, ack: bool = False) -> Any:
         """Sends an event.
@@ -194,12 +140,7 @@ class NativeSocket:
         """
         if self.kept:
             return self.kept.pop(0)
-        return await self._receive()
-
-    async def _receive(self) -> Any:
-        message = await self._next("websocket.send")
-        text = message.get("text")
-        return json.loads(text if text is not None else message["bytes"])
+        return await super().receive()
 
     async def frame(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The next frame that is wanted; those before it are kept."""
@@ -207,7 +148,7 @@ class NativeSocket:
             if wanted(kept):
                 return self.kept.pop(index)
         while True:
-            frame = await self._receive()
+            frame = await super().receive()
             if wanted(frame):
                 return frame
             self.kept.append(frame)
@@ -242,21 +183,8 @@ class NativeSocket:
 
     async def closed(self) -> int:
         """Waits until the server closes, whatever it sends before; the close code."""
-        while True:
-            try:
-                await self._receive()
-            except Closed as closed:
-                return closed.code
-
-    async def _next(self, kind: str) -> dict[str, Any]:
-        async with asyncio.timeout(SECONDS):
-            message = await self.from_app.get()
-        if message["type"] == kind:
-            return message
-        if message["type"] == "websocket.http.response.start":
-            body = await self.from_app.get()
-            raise Closed(1006, body["body"].decode(), message["status"])
-        raise Closed(message.get("code", 1006), message.get("reason", ""))
+        self.kept.clear()
+        return await super().closed()
 
 
 @dataclass(repr=False)
@@ -313,15 +241,18 @@ class House:
     app: Application
     http: httpx.AsyncClient
     metrics: Metrics
+    removal: Removal
 
     def guest(self, token: str) -> Guest:
         """Whoever has this token."""
         return Guest(self, self.tokens.callers[token].user_id, token)
 
-    def socket(self, path: str, *, token: str = "", headers: Mapping[str, str] | None = None) -> NativeSocket:
+    def socket(
+        self, path: str, *, token: str = "", headers: Mapping[str, str] | None = None, address: str = "127.0.0.1"
+    ) -> NativeSocket:
         """A native socket with whatever credentials; `open()` it, or enter it when `connected` is to be read."""
         given = {"authorization": f"Bearer {token}"} if token else {}
-        return NativeSocket(self.app, path, {**given, **(headers or {})})
+        return NativeSocket(self.app, path, {**given, **(headers or {})}, address=address)
 
     async def commit(
         self, account_id: str, *bodies: Mapping[str, object], audience: Audience | None = None, **more: Any
@@ -403,6 +334,6 @@ async def open_house(
             app = Application(feature.endpoints, edge)
             transport = httpx.ASGITransport(cast(Any, app), raise_app_exceptions=True)
             async with httpx.AsyncClient(transport=transport, base_url="https://hapta.test", timeout=30) as http:
-                yield House(db, bus, clock, feature, tokens, app, http, metrics)
+                yield House(db, bus, clock, feature, tokens, app, http, metrics, Removal(db, clock))
     finally:
         await db.close()

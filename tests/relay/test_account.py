@@ -9,13 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from hapta.db.database import ReadTx, WriteTx
-from hapta.kit.ids import RandomIds
-from hapta.kit.keyring import Keyring
+from hapta.db.database import ReadTx
 from hapta.relay.account.service import AccountService
-from hapta.relay.personal import Surroundings, build
-from hapta.settings.relay import RelaySettings
-from tests.relay.house import SECRET, A, B, Guest, House, OpenHouse
+from tests.relay.house import A, B, Guest, House, OpenHouse
 
 pytestmark = pytest.mark.anyio
 
@@ -297,23 +293,7 @@ async def test_a_purge_leaves_nothing_of_an_account_and_all_of_the_others(house:
     await a.post("/v1/friends/add", json={"uid": B})
     await accounts(house).change_github(A, OCTOCAT)
 
-    personal = build(
-        house.db,
-        house.relay.heads,
-        house.relay.updates,
-        house.clock,
-        RandomIds(),
-        RelaySettings(),
-        Surroundings(),
-        keyring=Keyring.of(SECRET),
-        limiter=None,
-    )
-
-    async def purge(tx: WriteTx) -> None:
-        for clear in personal.purges:
-            await clear(tx, A)
-
-    await house.db.write(purge)
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
 
     async def left(tx: ReadTx) -> dict[str, set[str]]:
         tables = ("accounts", "github", "kv", "push_tokens", "feed", "relationships", "voice")

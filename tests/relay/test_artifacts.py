@@ -342,7 +342,7 @@ async def test_purging_an_account_leaves_the_others(house: House, a: Guest, b: G
     await make(a)
     await make(b, SECOND)
 
-    await house.db.write(lambda tx: house.relay.purge(tx, A))
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
 
     assert (await a.get("/v1/artifacts", headers=BARE)).json() == []
     assert len((await b.get("/v1/artifacts", headers=BARE)).json()) == 1

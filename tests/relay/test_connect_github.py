@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
 from hapta.http.fetch import GuardedFetch
@@ -57,17 +59,32 @@ async def house(new_house: OpenHouse, github: FakeGithub) -> House:
     )
 
 
+PAGE = {"sec-fetch-site": "same-origin"}
+
+
 async def begun(guest: Guest) -> str:
-    """The state that GitHub would hand back."""
-    url = (await guest.get("/v1/connect/github/params")).json()["url"]
+    """The state that GitHub would hand back. Begun in a page of ours, so that the browser has a cookie from then on."""
+    url = (await guest.get("/v1/connect/github/params", headers=PAGE)).json()["url"]
     return parse_qs(urlsplit(url).query)["state"][0]
+
+
+async def begun_in_an_app(guest: Guest) -> str:
+    """The same, begun where no browser keeps a cookie."""
+    answer = await guest.get("/v1/connect/github/params")
+    assert "set-cookie" not in answer.headers
+    return parse_qs(urlsplit(answer.json()["url"]).query)["state"][0]
 
 
 async def back(house: House, query: dict[str, str] | str) -> dict[str, str]:
     """What the app is told after the way back."""
     options: Any = {"params": query} if isinstance(query, dict) else {}
     answer = await house.http.get(CALLBACK + (f"?{query}" if isinstance(query, str) else ""), **options)
-    assert answer.status_code == 302
+    return told_by(answer, 302)
+
+
+def told_by(answer: httpx.Response, status: int) -> dict[str, str]:
+    """What the app is told by an answer that leads to it."""
+    assert answer.status_code == status, answer.text
     assert answer.headers["cache-control"] == "no-store"
     location = answer.headers["location"]
     assert location.startswith(f"{APP}&")
@@ -117,6 +134,71 @@ async def test_an_account_comes_back_connected(house: House, a: Guest, b: Guest,
     assert vault_of(RelaySettings(), Keyring.of(SECRET)).open(github_path(A), sealed) == TOKEN
 
 
+async def test_the_browser_that_began_is_known_by_a_cookie_that_is_gone_when_it_was_used(
+    house: House, a: Guest
+) -> None:
+    answer = await a.get("/v1/connect/github/params", headers=PAGE)
+    (cookie,) = answer.headers.get_list("set-cookie")
+    name, *attributes = cookie.split("; ")
+    assert name.startswith("hapta-github=")
+    assert attributes == ["Max-Age=300", "Path=/", "HttpOnly", "SameSite=Lax"]
+    state = parse_qs(urlsplit(answer.json()["url"]).query)["state"][0]
+    assert await back(house, {"code": CODE, "state": state}) == {"github": "connected", "user": "octocat"}
+    assert not house.http.cookies
+
+
+async def test_a_browser_that_did_not_begin_is_shown_the_account_and_asked(
+    house: House, a: Guest, b: Guest, github: FakeGithub
+) -> None:
+    await a.put("/v1/account", json={"username": "mallory", "firstName": "<b>Mal"})
+    for state in (await begun_in_an_app(a), await begun(a), await begun(a)):
+        house.http.cookies.clear()  # somebody else's browser, who was lured onto the way
+        page = await house.http.get(CALLBACK, params={"code": CODE, "state": state})
+        assert page.status_code == 200
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        assert "form-action 'self' https://app.example.org https:;" in page.headers["content-security-policy"]
+        assert (page.headers["cache-control"], page.headers["referrer-policy"]) == ("no-store", "no-referrer")
+        assert "mallory, &lt;b&gt;Mal" in page.text
+        form = dict(re.findall(r'name="(state|code)" value="([^"]*)"', page.text))
+        assert form == {"state": state, "code": CODE}
+    assert github.forms == []  # GitHub was not asked for anything yet
+    house.http.cookies.set("hapta-github", "another nonce")
+    assert (await house.http.get(CALLBACK, params=form)).status_code == 200
+    assert (await a.get("/v1/account/profile")).json()["github"] is None
+
+    cancelled = await house.http.post(CALLBACK, data={**form, "answer": "cancel"}, headers=PAGE)
+    assert told_by(cancelled, 303) == {"error": "access_denied"}
+    foreign = await house.http.post(
+        CALLBACK, data={**form, "answer": "connect"}, headers={"sec-fetch-site": "cross-site"}
+    )
+    assert told_by(foreign, 303) == {"error": "invalid_state"}
+    assert (await a.get("/v1/account/profile")).json()["github"] is None
+    for headers in (PAGE, {}):
+        agreed = await house.http.post(CALLBACK, data={**form, "answer": "connect"}, headers=headers)
+        assert told_by(agreed, 303) == {"github": "connected", "user": "octocat"}
+    assert (await a.get("/v1/account/profile")).json()["github"]["login"] == "octocat"
+    assert (await b.get("/v1/account/profile")).json()["github"] is None
+
+
+async def test_an_answer_that_comes_too_late_or_is_none_leads_on_with_a_code(house: House, a: Guest) -> None:
+    form = {"state": await begun_in_an_app(a), "code": CODE}
+    bodies: list[Any] = [b"", b"%ff=%fe", b"&" * 4000, b"answer=connect", b"answer=connect&state=x&code=x"]
+    for body in bodies:
+        answer = await house.http.post(CALLBACK, content=body)
+        assert told_by(answer, 303) == {"error": "invalid_state"}
+    assert (await house.http.post(CALLBACK, content=b"x" * 9000)).status_code == 413
+    house.clock.advance(seconds=301)
+    late = await house.http.post(CALLBACK, data={**form, "answer": "connect"})
+    assert told_by(late, 303) == {"error": "invalid_state"}
+    assert await back(house, form) == {"error": "invalid_state"}
+
+
+async def test_an_account_without_a_name_is_shown_by_its_id(house: House, a: Guest) -> None:
+    page = await house.http.get(CALLBACK, params={"code": CODE, "state": await begun_in_an_app(a)})
+    assert f"an account without a name ({A})" in page.text
+
+
 async def test_a_github_account_belongs_to_whoever_connected_it_last(house: House, a: Guest, b: Guest) -> None:
     await back(house, {"code": CODE, "state": await begun(a)})
     async with a.socket() as watcher:
@@ -158,10 +240,12 @@ async def test_a_state_ends_after_five_minutes_and_is_good_for_nothing_else(hous
 
 
 async def test_what_github_says_against_it_is_handed_on(house: House, a: Guest) -> None:
-    state = await begun(a)
-    assert await back(house, {"error": "access_denied", "state": state}) == {"error": "access_denied"}
-    assert await back(house, {"error": "x" * 500 + "&user=eve", "state": state}) == {"error": "x" * 64}
-    assert await back(house, {"code": "wrong", "state": state}) == {"error": "bad_verification_code"}
+    for query, code in (
+        ({"error": "access_denied"}, "access_denied"),
+        ({"error": "x" * 500 + "&user=eve"}, "x" * 64),
+        ({"code": "wrong"}, "bad_verification_code"),
+    ):
+        assert await back(house, {**query, "state": await begun(a)}) == {"error": code}
 
 
 @pytest.mark.parametrize(
@@ -224,6 +308,9 @@ async def test_the_way_back_goes_to_the_configured_address(new_house: OpenHouse)
     house = await new_house(github_client_id="x", relay={"around": around})
     url = (await house.guest("a").get("/v1/connect/github/params")).json()["url"]
     assert parse_qs(urlsplit(url).query)["redirect_uri"] == [f"https://hapta.example.org{CALLBACK}"]
+    cookie = (await house.guest("a").get("/v1/connect/github/params", headers=PAGE)).headers["set-cookie"]
+    assert cookie.startswith("__Host-hapta-github=")
+    assert cookie.endswith("; Max-Age=300; Path=/; HttpOnly; SameSite=Lax; Secure")
     other = await new_house(github_client_id="x", github_redirect_url="https://elsewhere.example.org/back")
     url = (await other.guest("a").get("/v1/connect/github/params")).json()["url"]
     assert parse_qs(urlsplit(url).query)["redirect_uri"] == ["https://elsewhere.example.org/back"]

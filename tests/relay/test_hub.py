@@ -385,7 +385,7 @@ async def test_an_account_that_goes_leaves_no_numbers(house: House) -> None:
     await house.commit(B, *numbered(1))
 
     async def purge(tx: WriteTx) -> list[Any]:
-        await house.relay.purge(tx, A)
+        await house.removal.purge(tx, A)
         rows = await tx.fetch_all("SELECT account_id FROM res_relay_updates")
         return rows + await tx.fetch_all("SELECT account_id FROM res_relay_heads")
 

@@ -391,7 +391,7 @@ async def test_purging_an_account_leaves_the_others(house: House, a: Guest, b: G
     await register(a)
     await register(b)
 
-    await house.db.write(lambda tx: house.relay.purge(tx, A))
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
 
     assert (await a.get("/v1/machines")).json() == {"machines": []}
     assert len((await b.get("/v1/machines")).json()["machines"]) == 1

@@ -273,9 +273,10 @@ async def test_whatever_else_comes_first_is_refused_and_the_socket_stays(house: 
     [
         ({"token": "unknown"}, 4001),
         ({"token": "a", "clientType": "session-scoped"}, 4003),
+        ({"token": "a", "clientType": "machine-scoped", "machineId": "m" * 257}, 4002),
         ({"token": "a", "clientType": "machine-scoped"}, 4004),
     ],
-    ids=["token", "session", "machine"],
+    ids=["token", "session", "long", "machine"],
 )
 async def test_a_failed_sign_in_says_why_and_closes(house: House, data: dict[str, str], code: int) -> None:
     socket = await house.socket(PATH).open()

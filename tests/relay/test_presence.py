@@ -403,7 +403,7 @@ async def test_the_life_of_a_daemon(house: House, a: Guest) -> None:
 async def test_purging_an_account_ends_what_its_machines_held(house: House, a: Guest) -> None:
     async with a.socket() as app, a.socket(machine="m-1"):
         await app.ephemeral("machine-activity")
-        await house.db.write(lambda tx: house.relay.purge(tx, A))
+        await house.db.write(lambda tx: house.removal.purge(tx, A))
         await until_settled(house)
 
 

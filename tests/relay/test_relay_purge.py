@@ -22,6 +22,7 @@ _TABLE = re.compile(r"CREATE TABLE (res_relay_\w+) \((.*?)\n\)", re.DOTALL)
 _COLUMN = re.compile(r"^    (\w+) (text|bigint|bytea)", re.MULTILINE)
 PEOPLE = {"user_id", "other_id"}
 """Columns that name another account."""
+MARK = "res_relay_departed"
 
 
 class Table(NamedTuple):
@@ -86,10 +87,46 @@ async def test_no_row_of_an_account_is_left_when_it_is_deleted(house: House) -> 
             await house.db.write(lambda tx, table=table: fill(tx, table, B, A, number=1))
     for table in TABLES:
         assert await house.db.read(lambda tx, table=table: count(tx, table, A)) > 0, table.name
-    await house.db.write(lambda tx: house.relay.purge(tx, A))
-    for table in TABLES:
-        assert await house.db.read(lambda tx, table=table: count(tx, table, A)) == 0, table.name
-        assert await house.db.read(lambda tx, table=table: count(tx, table, B)) == 1, table.name
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
+    assert await left_of(house, A) == {MARK: 1}  # until nothing can be under way any more
+    house.clock.advance(minutes=15)
+    assert await house.removal.sweep() == 1 + 1  # B's row in the table of the marks is one of them
+    assert await left_of(house, A) == {}
+
+
+async def left_of(house: House, account_id: str) -> dict[str, int]:
+    """Rows in which an account is named, by table."""
+    found = {table.name: await house.db.read(lambda tx, table=table: count(tx, table, account_id)) for table in TABLES}
+    return {name: rows for name, rows in found.items() if rows}
+
+
+async def test_what_comes_behind_a_deletion_goes_as_well_and_nothing_of_others(house: House) -> None:
+    others = [table for table in TABLES if table.name != MARK]
+    for table in others:
+        await house.db.write(lambda tx, table=table: fill(tx, table, B, "somebody of B"))
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
+    for table in others:  # by requests that were let in before
+        await house.db.write(lambda tx, table=table: fill(tx, table, A, "somebody of A"))
+        if PEOPLE & table.columns.keys():
+            await house.db.write(lambda tx, table=table: fill(tx, table, B, A, number=1))
+    house.clock.advance(minutes=14)
+    assert await house.removal.sweep() == 0  # it is still looked after
+    assert await left_of(house, A) == {MARK: 1}
+    head = next(table for table in TABLES if table.name == "res_relay_heads")
+    await house.db.write(lambda tx: fill(tx, head, A, ""))
+    house.clock.advance(minutes=1)
+    assert await house.removal.sweep() == 1
+    assert await left_of(house, A) == {}
+    assert await left_of(house, B) == {table.name: 1 for table in others}
+    assert await house.removal.sweep() == 0
+
+
+async def test_deleted_accounts_are_all_looked_after(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hapta.relay.removal.service.BATCH", 2)
+    for number in range(5):
+        await house.db.write(lambda tx, number=number: house.removal.purge(tx, f"account {number}"))
+    house.clock.advance(minutes=15)
+    assert await house.removal.sweep() == 5
 
 
 async def exported(house: House, account_id: str) -> dict[str, Any]:

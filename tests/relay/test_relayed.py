@@ -326,10 +326,8 @@ async def test_the_figures_are_of_ones_own_sockets_on_all_workers(two_workers: t
 
 async def until_peers(*houses: House) -> None:
     """Returns when the workers know of each other."""
-    async with asyncio.timeout(20):
-        while not all(house.relay.census.peers for house in houses):
-            await houses[0].relay.census.say_here()
-            await asyncio.sleep(0.01)
+    await houses[0].relay.census.say_here()  # who hears of a new worker answers, so that both know
+    await until(lambda: all(house.relay.census.peers for house in houses))
 
 
 @pytest.mark.parametrize(

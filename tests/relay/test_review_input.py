@@ -187,7 +187,7 @@ async def test_handshakes_with_strange_ids_are_answered(house: House, a: Guest) 
             except Closed as closed:  # anything else is a defect
                 wrong += [f"{value[:9]!r} {closed}"] if closed.status >= 500 else []
     assert wrong == []
-    await house.db.write(lambda tx: house.relay.purge(tx, A))
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
 
 
 async def test_acknowledgements_under_strange_numbers(a: Guest, house: House) -> None:

@@ -74,7 +74,7 @@ async def test_a_write_that_is_under_way_leaves_nothing_behind_when_its_account_
     writing = asyncio.create_task(house.db.write(slow))
     if not is_alone:
         await holds.wait()
-    deleting = asyncio.create_task(house.db.write(lambda tx: house.relay.purge(tx, A)))
+    deleting = asyncio.create_task(house.db.write(lambda tx: house.removal.purge(tx, A)))
     if not is_alone:
         await until_somebody_waits(house)
         go_on.set()
@@ -103,10 +103,10 @@ async def test_an_account_with_very_many_messages_is_deleted_at_once_and_they_fo
     for tag in ("one", "two", "three"):
         session_id = await create(a, tag)
         await messages.post(A, session_id, [Item(None, b"1") for _ in range(4)])
-    await house.db.write(lambda tx: house.relay.purge(tx, A))
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
     assert await rows(house, "res_relay_sessions") == 0
     assert await rows(house, "res_relay_messages") == 7
-    await messages.remove()
+    await house.removal.sweep()
     assert await rows(house, "res_relay_messages") == 0
     assert await rows(house, "res_relay_removed_sessions") == 0
 

@@ -33,9 +33,9 @@ class SlowReader(NativeSocket):
         self.reads = asyncio.Event()
         self.reads.set()
 
-    async def _put(self, message: Any) -> None:
+    async def deliver(self, message: Any) -> None:
         await self.reads.wait()
-        await super()._put(message)
+        await super().deliver(message)
 
 
 async def test_a_socket_that_was_ended_does_nothing_more_while_the_rest_goes_out(house: House, a: Guest) -> None:

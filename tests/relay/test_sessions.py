@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay.house import Guest, House, OpenHouse
+from tests.relay.house import Guest, House, OpenHouse, until
 
 pytestmark = pytest.mark.anyio
 
@@ -437,6 +437,24 @@ async def test_heartbeats_after_the_end_say_nothing_for_a_minute_unless_the_tag_
     assert await beat() == "active"
 
 
+async def test_every_worker_knows_of_an_end_and_of_a_return(two_workers: tuple[House, House]) -> None:
+    first, second = two_workers
+    a = first.guest("a")
+    session_id = (await create(a))["id"]
+    beat = {"sid": session_id, "time": first.clock.now_ms(), "thinking": True}
+    async with second.guest("a").socket() as watcher, second.guest("a").socket(session=session_id) as agent:
+        await a.post(f"/v1/sessions/{session_id}/archive")
+        assert (await watcher.ephemeral("activity"))["active"] is False
+        assert second.relay.sessions.ended_recently(a.id, session_id)
+        await agent.emit("session-alive", beat)
+        await agent.seen()
+        assert [frame["event"] for frame in await watcher.seen()] == []
+        await create(a)  # the tag is back, on the other worker
+        await until(lambda: not second.relay.sessions.ended_recently(a.id, session_id))
+        await agent.emit("session-alive", beat)
+        assert (await watcher.ephemeral("activity"))["active"] is True
+
+
 async def test_silent_sessions_are_found_once(a: Guest, b: Guest, house: House) -> None:
     old = [(await create(guest))["id"] for guest in (a, b)]
     house.clock.advance(minutes=11)
@@ -518,7 +536,7 @@ async def test_nobody_gets_in_without_a_token(house: House) -> None:
 async def test_a_purged_account_has_no_session_and_no_message_left(a: Guest, b: Guest, house: House) -> None:
     for guest in (a, b):
         await say(guest, (await create(guest))["id"], "1")
-    await house.db.write(lambda tx: house.relay.purge(tx, a.id))
+    await house.db.write(lambda tx: house.removal.purge(tx, a.id))
 
     async def owners(tx: Any) -> set[str]:
         rows: list[Any] = []

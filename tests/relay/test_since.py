@@ -279,7 +279,7 @@ async def test_purging_an_account_leaves_no_tombstone(house: House, a: Guest, b:
         await machine(guest)
         await guest.delete("/v1/machines/m-1")
 
-    await house.db.write(lambda tx: house.relay.purge(tx, A))
+    await house.db.write(lambda tx: house.removal.purge(tx, A))
 
     async def left(tx: Any) -> list[Any]:
         return await tx.fetch_all("SELECT account_id FROM res_relay_tombstones")

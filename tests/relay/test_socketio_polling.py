@@ -210,10 +210,10 @@ class Stuck(Client):
 
     taking = True
 
-    async def _put(self, message: Any) -> None:
+    async def deliver(self, message: Any) -> None:
         while not self.taking and message["type"] == "websocket.send":
             await asyncio.Event().wait()
-        await super()._put(message)
+        await super().deliver(message)
 
 
 async def test_a_socket_that_takes_nothing_is_ended_and_the_others_hear_all(new_house: OpenHouse) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from hapta.kit.errors import Unavailable
 from tests.relay.house import A, Guest, House, OpenHouse
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +38,9 @@ class Providers:
     pages: list[Any] = field(default_factory=list[Any])
     subscriber: tuple[int, Any] = (200, {"subscriber": {"entitlements": {}}})
     made: int = 0
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    silent: bool = False
+    """Whether questions are heard and never answered."""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -44,6 +48,10 @@ class Providers:
             target = urlsplit(head[0].split()[1])
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:]) if name}
             self.asked.append((target.path, parse_qs(target.query), headers))
+            self.reached.set()
+            if self.silent:
+                await reader.read()  # until the client gives up
+                return
             status, body = self._answer(target.path)
             raw = body if isinstance(body, bytes) else json.dumps(body).encode()
             writer.write(
@@ -284,6 +292,42 @@ async def test_of_many_conversations_at_once_so_many_begin_as_may(voice_house: O
     assert reasons == {"voice_conversation_limit_reached"}
     assert (await begin(b))["allowed"] is True
     house.clock.advance(days=30, seconds=1)
+    assert (await begin(a))["allowed"] is True
+
+
+async def test_a_place_that_nobody_could_give_back_ends_by_itself(voice_house: Open, providers: Providers) -> None:
+    house = await voice_house(voice_conversations_per_month=1)
+    a = house.guest("a")
+    providers.silent = True
+    waiting = asyncio.create_task(begin(a))
+    await providers.reached.wait()
+    waiting.cancel()  # cut off without a chance to give anything back
+    await asyncio.wait([waiting])
+    providers.silent = False
+    assert (await begin(a))["reason"] == "voice_conversation_limit_reached"
+    assert (await a.get("/v1/voice/usage")).json()["conversationCount"] == 1
+    house.clock.advance(minutes=2, seconds=1)
+    assert (await a.get("/v1/voice/usage")).json()["conversationCount"] == 0
+    assert (await begin(a))["allowed"] is True
+    house.clock.advance(minutes=2, seconds=1)  # what has begun counts on
+    assert (await begin(a))["allowed"] is False
+
+
+async def test_a_database_that_is_away_does_not_hide_why_a_conversation_did_not_begin(
+    voice_house: Open, providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*given: Any) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr("hapta.relay.voice.store.undo", away)
+    house = await voice_house(voice_conversations_per_month=1)
+    a = house.guest("a")
+    providers.token = (500, b"{}")
+    refused = await a.post("/v1/voice/token", json={"agentId": "agent_1"})
+    assert (refused.status_code, refused.json()["error"]) == (400, "Failed to get ElevenLabs token")
+    providers.token = None
+    assert (await begin(a))["allowed"] is False
+    house.clock.advance(minutes=2, seconds=1)
     assert (await begin(a))["allowed"] is True
 
 

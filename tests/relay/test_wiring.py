@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from hapta.db.database import ReadTx
+from hapta.kit.access import UserId
+from hapta.testing.clock import FakeClock
 from hapta.testing.server import Account, TestHapta, TestSocket
 from tests.relay.house import until
 
@@ -65,7 +68,7 @@ async def test_a_deleted_account_leaves_nothing_in_the_relay(tmp_path: Path) -> 
 
             assert await socket.closed() == 4001
         rows = await hapta.app.services.db.read(rows_by_account)
-        assert {account_id for _, account_id in rows} == {bob.id}
+        assert {account_id for table, account_id in rows if table != "res_relay_departed"} == {bob.id}
 
 
 async def rows_by_account(tx: ReadTx) -> list[Any]:
@@ -96,6 +99,24 @@ async def test_a_relay_that_is_switched_off_is_not_there(tmp_path: Path) -> None
 
         assert (await alice.get("/v1/sessions")).status_code == 404
         assert hapta.app.services.relay is None
+
+
+async def test_an_account_leaves_nothing_in_a_relay_that_was_switched_off_since(tmp_path: Path) -> None:
+    async with TestHapta(tmp_path) as hapta:
+        alice = await hapta.register("alice@example.org")
+        await new_session(alice)
+    clock = FakeClock()
+    async with TestHapta(tmp_path, {"HAPTA_RELAY_ENABLED": "false"}, clock=clock) as hapta:
+        assert await hapta.app.services.db.read(rows_by_account)
+        assert await hapta.app.services.identity.people.delete(UserId(alice.id))
+        rows = await hapta.app.services.db.read(rows_by_account)
+        assert rows == [("res_relay_departed", alice.id)]
+    clock.advance(minutes=15)
+    async with TestHapta(tmp_path, {"HAPTA_RELAY_ENABLED": "false"}, clock=clock) as hapta:  # it begins with a sweep
+        db = hapta.app.services.db
+        async with asyncio.timeout(20):
+            while await db.read(rows_by_account):
+                pass
 
 
 async def test_sockets_that_were_closed_leave_the_hub(tmp_path: Path) -> None:

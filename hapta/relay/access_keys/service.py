@@ -81,10 +81,6 @@ class AccessKeysService:
         ):
             raise SessionOrMachineNotFound
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all keys of an account."""
-        await store.purge(tx, account_id)
-
 
 async def forget_session(tx: WriteTx, account_id: str, session_id: str) -> None:
     """Removes the keys of a session that is being deleted."""
@@ -94,3 +90,8 @@ async def forget_session(tx: WriteTx, account_id: str, session_id: str) -> None:
 async def forget_machine(tx: WriteTx, account_id: str, machine_id: str) -> None:
     """Removes the keys of a machine that is being deleted."""
     await store.delete_of_machine(tx, account_id, machine_id)
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes all keys of an account."""
+    await store.purge(tx, account_id)

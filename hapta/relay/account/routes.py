@@ -24,15 +24,21 @@ from hapta.relay.account.schemas import (
     SettingsChanged,
 )
 from hapta.relay.account.service import AccountService
+from hapta.relay.addresses import absolute, base_of
+from hapta.settings import ServerSettings
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """Settings are up to a million characters, which JSON may write as six bytes each."""
 _KEEP = (b"cache-control", b"private, no-cache")
 
 
-def routes(accounts: AccountService, clock: Clock) -> list[Endpoint]:
-    """The URL table of the account itself."""
-    api = AccountApi(accounts, clock)
+def routes(accounts: AccountService, clock: Clock, server: ServerSettings) -> list[Endpoint]:
+    """The URL table of the account itself.
+
+    Args:
+        server: its own addresses.
+    """
+    api = AccountApi(accounts, clock, server)
     table = Table(dialect=RELAY, access=DATA, limit="account", tag="relay account", max_body_bytes=MAX_BODY_BYTES)
     profile = {200: ProfileAnswer, 304: None}
     return [
@@ -72,21 +78,23 @@ def routes(accounts: AccountService, clock: Clock) -> list[Endpoint]:
 class AccountApi:
     """Handlers of the account itself."""
 
-    def __init__(self, accounts: AccountService, clock: Clock) -> None:
+    def __init__(self, accounts: AccountService, clock: Clock, server: ServerSettings) -> None:
         self._accounts = accounts
         self._clock = clock
+        self._server = server
 
     async def profile(self, caller: Caller, request: Request) -> Reply:
         profile = await self._accounts.profile(caller.user_id)
         # The tag is of what the account says, not of the hour of the answer.
-        digest = hashlib.sha256(msgspec.json.encode(_wire(profile, 0))).hexdigest()[:32]
+        base = base_of(self._server, request)
+        digest = hashlib.sha256(msgspec.json.encode(_wire(profile, 0, base))).hexdigest()[:32]
         headers = ((b"etag", f'W/"{digest}"'.encode()), _KEEP)
         known = {tag.strip().removeprefix("W/") for tag in (request.header("if-none-match") or "").split(",")}
         if f'"{digest}"' in known or "*" in known:  # weak comparison, RFC 9110, section 13.1.2
             return Reply(304, None, headers)
-        return Reply(200, _wire(profile, self._clock.now_ms()), headers)
+        return Reply(200, _wire(profile, self._clock.now_ms(), base), headers)
 
-    async def edit(self, caller: Caller, body: ProfileChange) -> ProfileChanged:
+    async def edit(self, caller: Caller, request: Request, body: ProfileChange) -> ProfileChanged:
         edits = Edits(
             first_name=UNSET if body.first_name is None else body.first_name,
             last_name=body.last_name,
@@ -94,7 +102,8 @@ class AccountApi:
             bio=body.bio,
         )
         profile = await self._accounts.edit(caller.user_id, edits)
-        return ProfileChanged(success=True, profile=_wire(profile, self._clock.now_ms()))
+        base = base_of(self._server, request)
+        return ProfileChanged(success=True, profile=_wire(profile, self._clock.now_ms(), base))
 
     async def settings(self, caller: Caller) -> SettingsAnswer:
         settings = await self._accounts.settings(caller.user_id)
@@ -119,7 +128,7 @@ class AccountApi:
         return _privacy(await self._accounts.set_privacy(caller.user_id, edits))
 
 
-def _wire(profile: Profile, timestamp: int) -> ProfileAnswer:
+def _wire(profile: Profile, timestamp: int, base: str) -> ProfileAnswer:
     account = profile.account
     return ProfileAnswer(
         id=account.account_id,
@@ -127,7 +136,7 @@ def _wire(profile: Profile, timestamp: int) -> ProfileAnswer:
         first_name=account.first_name,
         last_name=account.last_name,
         username=account.username,
-        avatar=profile.avatar,
+        avatar=absolute(profile.avatar, base),
         bio=account.bio,
         github=profile.github,
         connected_services=profile.connected,

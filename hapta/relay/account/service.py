@@ -28,7 +28,7 @@ from hapta.relay.account.models import (
     Profile,
     SettingsWrite,
 )
-from hapta.relay.account.ports import Avatars, Connected, no_avatars
+from hapta.relay.account.ports import Avatars, Connected, OnShown, no_avatars
 from hapta.relay.models import USERS, Update
 from hapta.relay.ports import Teller
 from hapta.relay.updates.heads import Head, Heads
@@ -47,6 +47,7 @@ class AccountService:
     Args:
         connected: vendors whose tokens an account has handed in; None: nobody asks.
         avatars: pictures of accounts.
+        on_shown: told when an account begins or ends to show whether it is online.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class AccountService:
         *,
         connected: Connected | None = None,
         avatars: Avatars = no_avatars,
+        on_shown: OnShown | None = None,
     ) -> None:
+        self._on_shown = on_shown
         self._db = db
         self._heads = heads
         self._updates = updates
@@ -165,7 +168,7 @@ class AccountService:
     async def set_privacy(self, account_id: str, edits: PrivacyEdits) -> Privacy:
         """Changes what was given; gives all back."""
 
-        async def body(tx: WriteTx) -> Privacy:
+        async def body(tx: WriteTx) -> tuple[Privacy, bool]:
             await self._heads.locked(tx, account_id)
             before = await self._row(tx, account_id)
             after = before._replace(
@@ -177,9 +180,12 @@ class AccountService:
             )
             if after != before:
                 await store.set_privacy(tx, after, self._clock.now_ms())
-            return _privacy(after)
+            return _privacy(after), after.show_online_status != before.show_online_status
 
-        return await self._db.write(body)
+        privacy, turned = await self._db.write(body)
+        if turned and self._on_shown is not None:
+            await self._on_shown(account_id, shows=privacy.show_online_status)
+        return privacy
 
     # --- GitHub ---
 
@@ -287,10 +293,6 @@ class AccountService:
                 names["username"] = profile.login
         return names
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account."""
-        await store.purge(tx, account_id)
-
 
 async def sealed_tokens(tx: ReadTx, after: str, limit: int) -> list[tuple[str, bytes]]:
     """Sealed tokens of GitHub, of the accounts past this one, with their accounts."""
@@ -322,3 +324,8 @@ def _github(stored: str) -> Mapping[str, Any]:
 
 def _clean(text: str) -> str:
     return text.replace("\0", "").strip()
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account."""
+    await store.purge(tx, account_id)

@@ -171,6 +171,7 @@ class Artifacts:
             for artifact in await store.changed_since(tx, account_id, seq, limit)
         ]
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all of an account."""
-        await store.purge(tx, account_id)
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes all of an account."""
+    await store.purge(tx, account_id)

@@ -9,7 +9,7 @@ from hapta.blobs.blobs import Chunks
 from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Table
 from hapta.http.errors import RELAY
 from hapta.kit.access import DATA, Caller
-from hapta.relay.attachments.addresses import base_of
+from hapta.relay.addresses import base_of
 from hapta.relay.attachments.errors import AttachmentNotFound, AttachmentTooLarge, InvalidName, InvalidReference
 from hapta.relay.attachments.schemas import (
     DownloadAnswer,

@@ -2,10 +2,17 @@
 
 The way back is opened by GitHub in a browser without any token of ours, so the account stands in `state`: sealed by us, for this
 purpose alone, for five minutes. It always leads on to the app, which is told by a code how it went.
+
+A `state` may have been made by somebody else, who lures people onto the way to GitHub so that their account there is connected to
+his here (RFC 6819, section 4.4.1.8; RFC 9700, section 4.7). So only the browser that began comes back connected at once, by a
+nonce in a cookie; in any other one - apps begin in themselves and go on in the browser - whoever comes back is shown the account
+and asked.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -41,6 +48,8 @@ Exists = Callable[[str], Awaitable[bool]]
 class _State(msgspec.Struct, frozen=True, array_like=True):
     account_id: str
     ends_at: int
+    browser: str = ""
+    """SHA-256 of the nonce that the browser keeps which began; empty: it was none of a page of ours."""
 
 
 class _Granted(msgspec.Struct):
@@ -85,15 +94,23 @@ class GithubConnections:
         self._exists = exists
         self._redirect_url = settings.github_redirect_url or (f"{public_url}{CALLBACK}" if public_url else "")
 
-    def begin(self, account_id: str) -> str:
+    @property
+    def app_url(self) -> str:
+        """Where every way back leads."""
+        return self._settings.app_url
+
+    def begin(self, account_id: str, nonce: str = "") -> str:
         """Where the account's owner is sent to.
+
+        Args:
+            nonce: what the browser keeps; empty: nothing is kept.
 
         Raises:
             GithubNotConfigured
         """
         if not self._settings.github_client_id or not self._redirect_url:
             raise GithubNotConfigured
-        state = msgspec.json.encode(_State(account_id, self._clock.now_ms() + STATE_MS))
+        state = msgspec.json.encode(_State(account_id, self._clock.now_ms() + STATE_MS, _digest(nonce)))
         query = {
             "client_id": self._settings.github_client_id,
             "redirect_uri": self._redirect_url,
@@ -101,6 +118,22 @@ class GithubConnections:
             "state": urlsafe_b64encode(self._sealer.seal(state, _CONTEXT)).decode().rstrip("="),
         }
         return f"{self._settings.github_url.rstrip('/')}/login/oauth/authorize?{urlencode(query)}"
+
+    def to_confirm(self, state: str, code: str, error: str, nonce: str) -> str | None:
+        """The account that whoever comes back has to agree to first; None: this is the browser that began, or nothing is connected.
+
+        Args:
+            state, code, error: as GitHub hands them over; empty: not there.
+            nonce: what the browser has kept; empty: nothing.
+        """
+        if error or not 0 < len(code) <= MAX_CODE_CHARACTERS:
+            return None
+        try:
+            opened = self._opened(state)
+        except Failed:
+            return None
+        began = nonce != "" and hmac.compare_digest(opened.browser, _digest(nonce))
+        return None if began else opened.account_id
 
     async def finish(self, state: str, code: str, error: str) -> str:
         """Connects who comes back from GitHub, if all is well; where to send them then.
@@ -119,7 +152,7 @@ class GithubConnections:
         return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
     async def _connect(self, state: str, code: str, error: str) -> str:
-        account_id = self._account_of(state)
+        account_id = self._opened(state).account_id
         if not self._settings.github_client_id or not self._settings.github_client_secret:
             raise Failed("server_config")
         if error:
@@ -138,7 +171,7 @@ class GithubConnections:
             raise Failed("server_error") from None
         return str(profile["login"])
 
-    def _account_of(self, state: str) -> str:
+    def _opened(self, state: str) -> _State:
         try:
             if len(state) > MAX_STATE_CHARACTERS or not state.isascii():
                 raise Failed("invalid_state")
@@ -148,7 +181,7 @@ class GithubConnections:
             raise Failed("invalid_state") from None
         if self._clock.now_ms() > opened.ends_at:
             raise Failed("invalid_state")
-        return opened.account_id
+        return opened
 
     async def _exchange(self, code: str) -> str:
         """The access token for a code (RFC 6749, section 4.1.3; GitHub answers a refusal with status 200)."""
@@ -197,3 +230,7 @@ class GithubConnections:
         """
         if not await self._accounts.change_github(account_id, None):
             raise GithubNotConnected
+
+
+def _digest(nonce: str) -> str:
+    return hashlib.sha256(nonce.encode("utf-8", "surrogateescape")).hexdigest() if nonce else ""

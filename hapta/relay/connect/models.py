@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple, get_args
 
 Vendor = Literal["openai", "anthropic", "gemini"]
 VENDORS: tuple[Vendor, ...] = get_args(Vendor)
+
+Described = Callable[[str], Awaitable[str]]
+"""What an account is shown as, so that its owner knows whether it is theirs."""
 
 
 class SealedToken(NamedTuple):

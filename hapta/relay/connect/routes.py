@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
-from hapta.http.api import Endpoint, Reply, Request, Table
+from hapta.http.api import Content, Endpoint, Reply, Request, Table
 from hapta.http.errors import RELAY
+from hapta.http.pages import HTML, Pages, form_targets, redirect
 from hapta.kit.access import DATA, PUBLIC, Caller
 from hapta.kit.errors import Issue, ValidationFailed
+from hapta.kit.ids import Ids
 from hapta.relay.connect import webhook
 from hapta.relay.connect.errors import (
     GithubNotConfigured,
@@ -16,8 +19,8 @@ from hapta.relay.connect.errors import (
     InvalidSignature,
     NoEvent,
 )
-from hapta.relay.connect.github import CALLBACK, GithubConnections
-from hapta.relay.connect.models import VENDORS, Vendor
+from hapta.relay.connect.github import CALLBACK, STATE_MS, GithubConnections
+from hapta.relay.connect.models import VENDORS, Described, Vendor
 from hapta.relay.connect.schemas import (
     DoneAnswer,
     ErrorAnswer,
@@ -31,12 +34,31 @@ from hapta.relay.connect.schemas import (
 from hapta.relay.connect.service import VendorTokens
 
 MAX_QUERY_PARAMETERS = 32
+MAX_FORM_BYTES = 8 * 1024
+SAME_PAGE = (None, "same-origin", "none")
+"""What `Sec-Fetch-Site` says of a form of our own page, or of a browser that does not know the header."""
 
 
-def routes(tokens: VendorTokens, github: GithubConnections, webhook_secret: str) -> list[Endpoint]:
-    """The URL table of connections."""
-    api = ConnectApi(tokens, github, webhook_secret)
+def routes(
+    tokens: VendorTokens,
+    github: GithubConnections,
+    webhook_secret: str,
+    pages: Pages,
+    described: Described,
+    ids: Ids,
+    *,
+    secure: bool,
+) -> list[Endpoint]:
+    """The URL table of connections.
+
+    Args:
+        pages: with the templates of the relay.
+        described: what an account is shown as to its owner.
+        secure: whether browsers reach this server by https.
+    """
+    api = ConnectApi(tokens, github, webhook_secret, pages, described, ids, secure=secure)
     own = Table(dialect=RELAY, access=DATA, limit="account", tag="connect", max_body_bytes=512 * 1024)
+    shown = replace(own, dialect=pages.dialect)
     return [
         own.get(
             "/v1/connect/github/params",
@@ -45,14 +67,24 @@ def routes(tokens: VendorTokens, github: GithubConnections, webhook_secret: str)
             answers={200: ParamsAnswer},
             errors=[GithubNotConfigured],
         ),
-        own.get(
+        shown.get(
             CALLBACK,
             api.callback,
             summary="The way back from GitHub",
-            description="Leads on to the app, with `?github=connected&user=<login>` or `?error=<code>`.",
-            answers={302: None},
+            description="Leads on to the app, with `?github=connected&user=<login>` or `?error=<code>`; in another browser than"
+            " the one that began, by a page that asks first.",
+            answers={302: None, 200: Content(HTML, "The page that asks")},
             access=PUBLIC,
             limit="default",
+        ),
+        shown.post(
+            CALLBACK,
+            api.confirm,
+            summary="What was answered to the page on the way back from GitHub",
+            answers={303: None},
+            access=PUBLIC,
+            limit="default",
+            max_body_bytes=MAX_FORM_BYTES,
         ),
         own.post(
             "/v1/connect/github/webhook",
@@ -97,19 +129,61 @@ def routes(tokens: VendorTokens, github: GithubConnections, webhook_secret: str)
 class ConnectApi:
     """Handlers of connections."""
 
-    def __init__(self, tokens: VendorTokens, github: GithubConnections, webhook_secret: str) -> None:
+    def __init__(
+        self,
+        tokens: VendorTokens,
+        github: GithubConnections,
+        webhook_secret: str,
+        pages: Pages,
+        described: Described,
+        ids: Ids,
+        *,
+        secure: bool,
+    ) -> None:
         self._tokens = tokens
         self._github = github
         self._webhook_secret = webhook_secret
+        self._pages = pages
+        self._described = described
+        self._ids = ids
+        self._cookie = "__Host-hapta-github" if secure else "hapta-github"
+        self._attributes = "Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
 
-    async def params(self, caller: Caller) -> ParamsAnswer:
-        return ParamsAnswer(url=self._github.begin(caller.user_id))
+    async def params(self, caller: Caller, request: Request) -> Reply:
+        # Only of an answer to a page of ours it is certain that the browser keeps a cookie.
+        if request.header("sec-fetch-site") != "same-origin":
+            return Reply(200, ParamsAnswer(url=self._github.begin(caller.user_id)))
+        nonce = self._ids.secret(24)
+        answer = ParamsAnswer(url=self._github.begin(caller.user_id, nonce))
+        return Reply(200, answer, (self._set_cookie(nonce, STATE_MS // 1000), (b"cache-control", b"no-store")))
+
+    def _set_cookie(self, value: str, seconds: int) -> tuple[bytes, bytes]:
+        return b"set-cookie", f"{self._cookie}={value}; Max-Age={seconds}; {self._attributes}".encode("ascii")
 
     async def callback(self, request: Request) -> Reply:
         # Not a typed query: whatever comes back, people are led on to the app.
         query = _query(request.query_string)
-        location = await self._github.finish(query.get("state", ""), query.get("code", ""), query.get("error", ""))
-        return Reply(302, None, ((b"location", location.encode()), (b"cache-control", b"no-store")))
+        state, code, error = query.get("state", ""), query.get("code", ""), query.get("error", "")
+        nonce = request.cookies.get(self._cookie, "")
+        account_id = self._github.to_confirm(state, code, error, nonce)
+        if account_id is not None:
+            return self._pages.reply(
+                "github_confirm.html",
+                form_action=form_targets(self._github.app_url),
+                account=await self._described(account_id),
+                action=CALLBACK,
+                state=state,
+                code=code,
+            )
+        location = await self._github.finish(state, code, error)
+        used = (self._set_cookie("", 0),) if nonce else ()
+        return Reply(302, None, ((b"location", location.encode()), (b"cache-control", b"no-store"), *used))
+
+    async def confirm(self, request: Request, body: bytes) -> Reply:
+        form = _query(body) if request.header("sec-fetch-site") in SAME_PAGE else {}
+        agreed = form.get("answer") == "connect"
+        error = "" if agreed else "access_denied"
+        return redirect(await self._github.finish(form.get("state", ""), form.get("code", "") if agreed else "", error))
 
     async def webhook(self, request: Request, body: bytes) -> WebhookAnswer | Reply:
         if not self._webhook_secret:

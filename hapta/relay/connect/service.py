@@ -48,13 +48,14 @@ class VendorTokens:
         """Of which vendors the account has tokens here."""
         return await store.vendors(tx, account_id)
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account."""
-        await store.purge(tx, account_id)
-
     def _opened(self, account_id: str, vendor: str, sealed: bytes) -> str | None:
         try:
             return self._vault.open(vendor_path(account_id, vendor), sealed)
         except CannotOpen:
             _log.warning("a token was sealed under another secret", account=account_id, vendor=vendor)
             return None
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account."""
+    await store.purge(tx, account_id)

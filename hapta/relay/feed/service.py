@@ -68,6 +68,7 @@ class FeedService:
         items = items[:limit]  # what is nearest to the cursor
         return FeedPage(items[::-1] if after is not None else items, has_more)
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account."""
-        await store.purge(tx, account_id)
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account."""
+    await store.purge(tx, account_id)

@@ -102,10 +102,6 @@ class KvService:
         await self._updates.announce(updates)
         return outcome
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account."""
-        await store.purge(tx, account_id)
-
 
 def _judge(batch: Sequence[Mutation], standing: dict[str, Entry]) -> BatchWrite:
     written: dict[str, Entry] = {}
@@ -123,3 +119,8 @@ def _judge(batch: Sequence[Mutation], standing: dict[str, Entry]) -> BatchWrite:
 def text_of(value: bytes | None) -> str | None:
     """A value on the wire: base64, null for a deleted one."""
     return None if value is None else encoded(value)
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account."""
+    await store.purge(tx, account_id)

@@ -264,10 +264,6 @@ class Machines:
         """Active machines that gave no sign of life since `before_ms`, locked: account, id, and the last one's instant."""
         return await store.silent(tx, before_ms, limit)
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all of an account."""
-        await store.purge(tx, account_id)
-
 
 def activity(account_id: str, machine_id: str, at_ms: int, *, active: bool) -> Event:
     """The ephemeral `machine-activity`, under the names that both families of clients read."""
@@ -292,3 +288,8 @@ def _changed(machine: Machine, part: Part) -> dict[str, object]:
 
 def _version(machine: Machine, part: Part) -> int:
     return machine.metadata_version if part == "metadata" else machine.daemon_state_version
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes all of an account."""
+    await store.purge(tx, account_id)

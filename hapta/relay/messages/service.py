@@ -138,13 +138,6 @@ class MessagesService:
                 bodies[wanted[message.seq]] = _encode(new_message(session_id, message))
         return bodies
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all messages of an account; of very many the rest goes later, seen by nobody. Before its sessions are purged."""
-        if await store.delete_some_of_account(tx, account_id, PURGE_CHUNK) < PURGE_CHUNK:
-            await store.forget_all_removed(tx, account_id)
-        else:
-            await store.remember_all_removed(tx, account_id, await self._sessions.with_messages(tx, account_id))
-
     async def remove(self) -> int:
         """Removes what is left of deleted sessions that had many messages; how many rows."""
         total = 0
@@ -172,3 +165,15 @@ async def forget(tx: WriteTx, account_id: str, session_id: str) -> None:
     """Removes the messages of a session that is being deleted; of one with very many the rest goes later, seen by nobody."""
     if await store.delete_some(tx, account_id, session_id, REMOVE_CHUNK) >= REMOVE_CHUNK:
         await store.remember_removed(tx, account_id, session_id)
+
+
+async def purge(tx: WriteTx, account_id: str) -> bool:
+    """Deletes messages of an account, whose sessions go in the same transaction.
+
+    Returns:
+        Whether there are more: of very many the rest is for further transactions. Nobody sees them.
+    """
+    has_more = await store.delete_some_of_account(tx, account_id, PURGE_CHUNK) >= PURGE_CHUNK
+    if not has_more:
+        await store.forget_all_removed(tx, account_id)
+    return has_more

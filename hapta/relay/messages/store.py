@@ -149,15 +149,5 @@ async def delete_some_of_account(tx: WriteTx, account_id: str, limit: int) -> in
     return await tx.execute(sql, account=account_id, limit=limit)
 
 
-async def remember_all_removed(tx: WriteTx, account_id: str, session_ids: Sequence[str]) -> None:
-    """As `remember_removed`, for many sessions."""
-    await tx.execute(
-        "INSERT INTO res_relay_removed_sessions (account_id, session_id)"
-        " SELECT :account::text, removed.value FROM unnest(:ids::text[]) AS removed(value) WHERE true ON CONFLICT DO NOTHING",
-        account=account_id,
-        ids=session_ids,
-    )
-
-
 async def forget_all_removed(tx: WriteTx, account_id: str) -> None:
     await tx.execute("DELETE FROM res_relay_removed_sessions WHERE account_id = :account", account=account_id)

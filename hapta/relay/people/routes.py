@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from hapta.http.api import Endpoint, Table
+from collections.abc import Sequence
+
+from hapta.http.api import Endpoint, Request, Table
 from hapta.http.errors import RELAY
 from hapta.kit.access import DATA, Caller
+from hapta.relay.addresses import absolute, base_of
 from hapta.relay.people.errors import FriendsOfFriendsOnly, NotAccepting, TooManyFriends, UserNotFound
 from hapta.relay.people.models import Person
 from hapta.relay.people.schemas import (
@@ -17,11 +20,16 @@ from hapta.relay.people.schemas import (
     UserWire,
 )
 from hapta.relay.people.service import PeopleService
+from hapta.settings import ServerSettings
 
 
-def routes(people: PeopleService) -> list[Endpoint]:
-    """The URL table of people and friends. The account's own privacy is of `account`."""
-    api = PeopleApi(people)
+def routes(people: PeopleService, server: ServerSettings) -> list[Endpoint]:
+    """The URL table of people and friends. The account's own privacy is of `account`.
+
+    Args:
+        server: its own addresses.
+    """
+    api = PeopleApi(people, server)
     table = Table(dialect=RELAY, access=DATA, limit="account", tag="relay people", max_body_bytes=64 * 1024)
     return [
         *[
@@ -54,35 +62,41 @@ def routes(people: PeopleService) -> list[Endpoint]:
 class PeopleApi:
     """Handlers of people and friends."""
 
-    def __init__(self, people: PeopleService) -> None:
+    def __init__(self, people: PeopleService, server: ServerSettings) -> None:
         self._people = people
+        self._server = server
 
-    async def search(self, caller: Caller, query: SearchQuery) -> UsersAnswer:
+    async def search(self, caller: Caller, request: Request, query: SearchQuery) -> UsersAnswer:
         found = await self._people.search(caller.user_id, query.query, query.limit)
-        return UsersAnswer(users=[_wire(person) for person in found])
+        return UsersAnswer(users=self._shown(request, found))
 
-    async def find(self, caller: Caller, userId: str) -> UserAnswer:
-        return UserAnswer(user=_wire(await self._people.find(caller.user_id, userId)))
+    async def find(self, caller: Caller, request: Request, userId: str) -> UserAnswer:
+        return UserAnswer(user=self._shown(request, [await self._people.find(caller.user_id, userId)])[0])
 
-    async def friends(self, caller: Caller) -> FriendsAnswer:
-        return FriendsAnswer(friends=[_wire(person) for person in await self._people.friends(caller.user_id)])
+    async def friends(self, caller: Caller, request: Request) -> FriendsAnswer:
+        return FriendsAnswer(friends=self._shown(request, await self._people.friends(caller.user_id)))
 
-    async def add(self, caller: Caller, body: FriendRequest) -> ChangedUserAnswer:
-        person = await self._people.add(caller.user_id, body.uid)
-        return ChangedUserAnswer(user=None if person is None else _wire(person))
+    async def add(self, caller: Caller, request: Request, body: FriendRequest) -> ChangedUserAnswer:
+        return self._changed(request, await self._people.add(caller.user_id, body.uid))
 
-    async def remove(self, caller: Caller, body: FriendRequest) -> ChangedUserAnswer:
-        person = await self._people.remove(caller.user_id, body.uid)
-        return ChangedUserAnswer(user=None if person is None else _wire(person))
+    async def remove(self, caller: Caller, request: Request, body: FriendRequest) -> ChangedUserAnswer:
+        return self._changed(request, await self._people.remove(caller.user_id, body.uid))
+
+    def _changed(self, request: Request, person: Person | None) -> ChangedUserAnswer:
+        return ChangedUserAnswer(user=None if person is None else self._shown(request, [person])[0])
+
+    def _shown(self, request: Request, people: Sequence[Person]) -> list[UserWire]:
+        base = base_of(self._server, request)
+        return [_wire(person, base) for person in people]
 
 
-def _wire(person: Person) -> UserWire:
+def _wire(person: Person, base: str) -> UserWire:
     return UserWire(
         id=person.id,
         first_name=person.first_name,
         last_name=person.last_name,
         username=person.username,
-        avatar=person.avatar,
+        avatar=absolute(person.avatar, base),
         bio=person.bio,
         status=person.status,
     )

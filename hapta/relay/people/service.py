@@ -27,6 +27,7 @@ MAX_FRIENDS = 1000
 """Friends and own requests of one account; also the most that a list holds."""
 
 
+OnFriends = Callable[[str, str], Awaitable[None]]
 _Judge = Callable[[WriteTx, Relation, Relation], Awaitable[Change]]
 """What becomes of my status and of theirs."""
 
@@ -37,6 +38,7 @@ class PeopleService:
     Args:
         exists: asks identity whether an account is there.
         avatars: pictures of accounts.
+        on_friends: told of two accounts that have become friends.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class PeopleService:
         *,
         exists: Exists,
         avatars: Avatars = no_avatars,
+        on_friends: OnFriends | None = None,
     ) -> None:
+        self._on_friends = on_friends
         self._db = db
         self._heads = heads
         self._updates = updates
@@ -159,7 +163,7 @@ class PeopleService:
         if account_id == other_id or not (known or await self._exists(other_id)):
             return None
 
-        async def body(tx: WriteTx) -> tuple[Seen, list[Update]]:
+        async def body(tx: WriteTx) -> tuple[Seen, list[Update], bool]:
             heads = await self._heads.all_locked(tx, [account_id, other_id])
             mine = await store.relation(tx, account_id, other_id)
             theirs = await store.relation(tx, other_id, account_id)
@@ -171,10 +175,12 @@ class PeopleService:
                 await heads_of.save(tx, [me, other])
                 told = [*me.updates, *other.updates]
             (seen,) = await store.find(tx, account_id, [other_id])
-            return seen, told
+            return seen, told, change.mine == "friend" != mine.status
 
-        seen, told = await self._db.write(body)
+        seen, told, befriended = await self._db.write(body)
         await self._updates.announce(told)
+        if befriended and self._on_friends is not None:
+            await self._on_friends(account_id, other_id)
         return (await self._shown([seen]))[0]
 
     async def _write(
@@ -197,10 +203,6 @@ class PeopleService:
     async def _post(self, tx: WriteTx, head: Head, kind: str, about: str) -> None:
         await self._feed.post(tx, head, {"kind": kind, "uid": about}, repeat_key=f"{kind}_{about}")
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account, on both sides."""
-        await store.purge(tx, account_id)
-
 
 def _may_notify(theirs: Relation, now: int) -> bool:
     return theirs.last_notified_at is None or now - theirs.last_notified_at >= NOTIFY_EVERY_MS
@@ -221,3 +223,8 @@ def _tell(head: Head, other_id: str, before: Status, status: Status, now: int) -
         },
         ALL,
     )
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account, on both sides."""
+    await store.purge(tx, account_id)

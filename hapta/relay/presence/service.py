@@ -121,6 +121,7 @@ class Presence:
         await self._machines.set_active(tx, [key for key in keys if key not in connected], 0, active=False)
         return len(found), [one for one in found if one[:2] not in connected]
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all of an account."""
-        await store.purge(tx, account_id)
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes all of an account."""
+    await store.purge(tx, account_id)

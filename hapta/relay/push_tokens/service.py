@@ -40,6 +40,7 @@ class PushTokenService:
         """Forgets tokens, also such as are not there."""
         await self._db.write(lambda tx: store.remove(tx, account_id, tokens), single=True)
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account."""
-        await store.purge(tx, account_id)
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account."""
+    await store.purge(tx, account_id)

@@ -11,7 +11,7 @@ import msgspec
 from hapta.db.database import Row
 from hapta.http.validate import Wire
 from hapta.kit.errors import Issue
-from hapta.relay.encodings import NotBase64, decoded, encoded
+from hapta.relay.encodings import NotBase64, decoded
 from hapta.relay.sessions.models import Session
 
 MAX_TEXT = 500_000
@@ -94,7 +94,7 @@ class SessionItem(Wire, frozen=True, gc=False, kw_only=False):
     metadata_version: int
     agent_state: str | None
     agent_state_version: int
-    data_encryption_key: str | None
+    data_encryption_key: bytes | None  # base64 on the wire, as the encoder has it
     last_message: None = None
 
 
@@ -162,7 +162,7 @@ def items(rows: Sequence[Row]) -> list[SessionItem]:
             metadata_version,
             agent_state,
             agent_state_version,
-            None if key is None else encoded(key),
+            key,
         )
         for (
             id_, seq, created_at, updated_at, active, active_at, metadata, metadata_version, agent_state,

@@ -6,7 +6,6 @@ session never both win, and two parallel creates of one tag give one session.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from hapta.relay.errors import InvalidCursor, SessionNotFound
 from hapta.relay.models import ALL, USERS, Event, Update, ephemeral, session_audience
 from hapta.relay.ports import Teller
 from hapta.relay.sessions import store
+from hapta.relay.sessions.endings import Endings
 from hapta.relay.sessions.errors import AlreadyArchived, TooManySessions
 from hapta.relay.sessions.models import (
     ACTIVE_MS,
@@ -46,7 +46,6 @@ MAX_LISTED_BYTES = 16 * 1024 * 1024
 """Of the metadata and states in one list; real ones have some thousand each."""
 CLEAN_SECONDS = 3600.0
 CLEAN_CHUNK = 100
-MAX_ENDED = 10_000
 DAY_MS = 24 * 3600 * 1000
 _LAST = "z" * 64
 """Sorts behind every id, in whatever order the database has letters."""
@@ -56,6 +55,7 @@ class SessionsService:
     """The rules of sessions.
 
     Args:
+        endings: what all workers know of sessions that ended a moment ago.
         parts: what goes with a session that is deleted: its messages, keys, reports and shares.
     """
 
@@ -67,6 +67,7 @@ class SessionsService:
         clock: Clock,
         ids: Ids,
         settings: RelaySettings,
+        endings: Endings,
         parts: Sequence[Forget] = (),
     ) -> None:
         self._db = db
@@ -76,7 +77,7 @@ class SessionsService:
         self._ids = ids
         self._settings = settings
         self._parts = parts
-        self._ended: OrderedDict[tuple[str, str], int] = OrderedDict()  # when a session ended, of the latest ones
+        self._endings = endings
         self.cleaning = Routine("empty sessions", self.clean, CLEAN_SECONDS)
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -155,19 +156,21 @@ class SessionsService:
         Raises:
             TooManySessions
         """
-        session, updates = await self._db.write(lambda tx: self._create(tx, account_id, new))
-        self._ended.pop((account_id, session.id), None)
+        session, updates, resumed = await self._db.write(lambda tx: self._create(tx, account_id, new))
+        if resumed:
+            await self._endings.resumed(account_id, session.id)
         await self._updates.announce(updates)
         return session
 
-    async def _create(self, tx: WriteTx, account_id: str, new: NewSession) -> tuple[Session, list[Update]]:
+    async def _create(self, tx: WriteTx, account_id: str, new: NewSession) -> tuple[Session, list[Update], bool]:
+        """The session, what is to be told, and whether it has come back from its end."""
         head = await self._heads.locked(tx, account_id)
         known = await store.find_by_tag(tx, account_id, new.tag)
         if known is not None:
             session, stopped_at = known
             if stopped_at is not None:  # its agent is back: heartbeats count at once
                 await store.resume(tx, account_id, session.id)
-            return session, []
+            return session, [], stopped_at is not None
         if await store.count(tx, account_id) >= self._settings.max_sessions_per_account:
             raise TooManySessions
         now_ms = self._clock.now_ms()
@@ -176,7 +179,7 @@ class SessionsService:
         session = _found(await store.find(tx, account_id, session_id))
         head.add(_as_new(session), USERS)
         await head.save(tx)
-        return session, head.updates
+        return session, head.updates, False
 
     async def change(self, account_id: str, session_id: str, part: Part, value: str | None, expected: int) -> Changed:
         """Writes metadata or state if it still has the version that the client knows.
@@ -301,10 +304,7 @@ class SessionsService:
     async def _stop(self, account_id: str, session_id: str, at_ms: int, reason: str, now_ms: int) -> bool:
         found = await self._db.write(lambda tx: store.stop(tx, account_id, session_id, at_ms, reason, now_ms))
         if found:
-            self._ended[account_id, session_id] = now_ms
-            self._ended.move_to_end((account_id, session_id))
-            if len(self._ended) > MAX_ENDED:
-                self._ended.popitem(last=False)
+            await self._endings.ended(account_id, session_id)
             await self._updates.tell(activity(account_id, session_id, active=False, active_at=at_ms))
         return found
 
@@ -321,21 +321,11 @@ class SessionsService:
         await self._updates.announce(updates)
         return bool(updates)
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all sessions of an account; what belongs to them is purged by its own noun."""
-        await store.purge(tx, account_id)
-
     # -- presence ------------------------------------------------------------------------------------------------------
 
     def ended_recently(self, account_id: str, session_id: str) -> bool:
-        """Whether this worker heard within the last minute that the session ended: its heartbeats say nothing then."""
-        ended_at = self._ended.get((account_id, session_id))
-        if ended_at is None:
-            return False
-        if ended_at > self._clock.now_ms() - ENDED_MS:
-            return True
-        del self._ended[account_id, session_id]
-        return False
+        """Whether the session ended within the last minute, on whichever worker: its heartbeats say nothing then."""
+        return self._endings.is_recent(account_id, session_id)
 
     async def mark_alive(self, tx: WriteTx, beats: Sequence[tuple[str, str, int]]) -> None:
         """Notes signs of life, but of sessions that ended a moment ago or are archived.
@@ -382,10 +372,6 @@ class SessionsService:
     async def last_seqs(self, tx: ReadTx, session_ids: Sequence[str]) -> dict[tuple[str, str], int]:
         """Number of the last message of sessions of any account, by account and id; those that do not exist are left out."""
         return await store.last_seqs(tx, session_ids)
-
-    async def with_messages(self, tx: ReadTx, account_id: str) -> list[str]:
-        """The sessions of an account that have messages."""
-        return await store.with_messages(tx, account_id)
 
     async def last_seq(self, tx: ReadTx, account_id: str, session_id: str) -> int:
         """Number of the last message.
@@ -449,3 +435,8 @@ def _as_update(session: Session) -> Mapping[str, object]:
         "metadata": {"value": session.metadata, "version": session.metadata_version},
         "agentState": {"value": session.agent_state, "version": session.agent_state_version},
     }
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes all sessions of an account; what belongs to them is purged by its own noun."""
+    await store.purge(tx, account_id)

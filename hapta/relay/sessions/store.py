@@ -223,14 +223,6 @@ async def is_empty(tx: ReadTx, account_id: str, session_id: str, before_ms: int)
     return await tx.fetch_one(sql, account=account_id, id=session_id, before=before_ms) is not None
 
 
-async def with_messages(tx: ReadTx, account_id: str) -> list[str]:
-    """The sessions of an account that have messages."""
-    rows = await tx.fetch_all(
-        "SELECT id FROM res_relay_sessions WHERE account_id = :account AND seq > 0 ORDER BY id", account=account_id
-    )
-    return [row[0] for row in rows]
-
-
 async def purge(tx: WriteTx, account_id: str) -> None:
     await tx.execute("DELETE FROM res_relay_sessions WHERE account_id = :account", account=account_id)
 

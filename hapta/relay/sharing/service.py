@@ -424,10 +424,6 @@ class SharingService:
         """Ends the sharing of a session that is being deleted."""
         await store.delete_session(tx, account_id, session_id)
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account, and what others shared with it."""
-        await store.purge(tx, account_id)
-
     # --- common ---
 
     async def _check_owner(self, account_id: str, session_id: str) -> None:
@@ -473,3 +469,8 @@ def _hashed(token: str) -> bytes:
 
 def _network(address: str) -> str:
     return network_of(address) if ":" in address else address
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account, and what others shared with it."""
+    await store.purge(tx, account_id)

@@ -18,6 +18,7 @@ from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.relay.updates.frames import Text, encode_json
 from hapta.relay.updates.outbox import Outbox
+from hapta.relay.updates.strangers import REFUSAL, Strangers
 from hapta.settings import RelaySettings
 
 PING_SECONDS = 15.0
@@ -88,6 +89,7 @@ class Link:
         "_queue",
         "_queued_bytes",
         "_receiving",
+        "_stranger",
         "_upgrading",
         "_window_at",
         "address",
@@ -119,6 +121,7 @@ class Link:
         self._upgrading = False
         self._frames = 0
         self._window_at = self.opened_at
+        self._stranger = True
         self._receiving: asyncio.Task[Any] | None = None
         """The task that waits for the client's next packet; None while one is handled."""
 
@@ -196,6 +199,12 @@ class Link:
                 self._pinged = True
                 self._deadline = now + PONG_SECONDS
                 self.put(_PING)
+
+    def introduced(self) -> None:
+        """The client has said who it is, or is gone: its place among those who have not is free."""
+        if self._stranger:
+            self._stranger = False
+            self._engine.strangers.leave(self.address)
 
     # -- from the client -------------------------------------------------------------------------------------------------
 
@@ -350,11 +359,18 @@ class Engine:
 
     Args:
         receiver: makes who takes a client's messages; is told the client's address.
+        strangers: has places for clients that have not said who they are.
     """
 
     def __init__(
-        self, clock: Clock, ids: Ids, settings: RelaySettings, receiver: Callable[[Link, str], Receiver]
+        self,
+        clock: Clock,
+        ids: Ids,
+        settings: RelaySettings,
+        receiver: Callable[[Link, str], Receiver],
+        strangers: Strangers,
     ) -> None:
+        self.strangers = strangers
         self.clock = clock
         self.settings = settings
         self.slow = 0
@@ -431,8 +447,16 @@ class Engine:
         if self._closing:
             await socket.refuse(503, "The server is stopping")
             return
-        await socket.accept()
-        link = self._opened(socket.client_address)
+        address = socket.client_address
+        if not self.strangers.enter(address):
+            await socket.refuse(429, REFUSAL)
+            return
+        try:
+            await socket.accept()
+        except BaseException:
+            self.strangers.leave(address)
+            raise
+        link = self._opened(address)
         link.attach(socket)
         link.put(self._hello(link, ()))
         await link.run(socket)
@@ -456,10 +480,13 @@ class Engine:
         theirs = sum(link.address == address for link in waiting)
         if self._closing or len(waiting) >= MAX_UNCONNECTED_POLLS or theirs >= MAX_OF_ONE_ADDRESS:
             raise BadRequest(*FORBIDDEN)
+        if not self.strangers.enter(address):
+            raise BadRequest(*FORBIDDEN)
         link = self._opened(address)
         return self._hello(link, ("websocket",)).text
 
     def _opened(self, address: str) -> Link:
+        """A new client, which has a place among those who have not said who they are."""
         link = Link(self, self._ids.secret(15), address)
         link.receiver = self._receiver(link, address)
         self._links[link.sid] = link
@@ -477,6 +504,7 @@ class Engine:
 
     def gone(self, link: Link) -> None:
         """The client hears nothing more; one that polls stays to be told so."""
+        link.introduced()
         link.receiver.closed()
 
     def forget(self, link: Link) -> None:

@@ -63,32 +63,37 @@ class Frame:
     def native(self) -> Text:
         """`{"event":name,"data":...}` (contract relay, section 14.2); a message of the broadcast route goes as it came."""
         if self._native is None:
-            whole = self.name == VERBATIM
-            self._native = Text(self.data if whole else b'{"event":%b,"data":%b}' % (_quoted(self.name), self.data))
+            known = _KNOWN.get(self.name) or _spelled(self.name)
+            self._native = Text(self.data if self.name == VERBATIM else known[0] + self.data + b"}")
         return self._native
 
     @property
     def socketio(self) -> Text:
         """An event of the main namespace in a message of the engine: `42["name",...]` (Socket.IO protocol 5)."""
         if self._socketio is None:
-            self._socketio = Text(b"42[%b,%b]" % (_quoted(self.name or "broadcast"), self.data))
+            known = _KNOWN.get(self.name) or _spelled(self.name)
+            self._socketio = Text(known[1] + self.data + b"]")
         return self._socketio
 
 
-_KNOWN_NAMES = {name: encode_json(name) for name in ("update", "ephemeral", "broadcast")}
+def _spelled(name: str) -> tuple[bytes, bytes]:
+    """What stands before the data in either protocol."""
+    return b'{"event":%b,"data":' % encode_json(name), b"42[%b," % encode_json(name or "broadcast")
 
 
-def _quoted(name: str) -> bytes:
-    return _KNOWN_NAMES.get(name) or encode_json(name)
+_KNOWN = {name: _spelled(name) for name in ("update", "ephemeral", "broadcast", VERBATIM)}
+
+
+class _Envelope(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    id: str
+    seq: int
+    body: msgspec.Raw
+    created_at: int
 
 
 def update_frame(update: Update) -> Frame:
     """The envelope of an update (contract relay, section 13)."""
-    return Frame(
-        "update",
-        b'{"id":"%b","seq":%d,"body":%b,"createdAt":%d}'
-        % (update.id.encode(), update.seq, bytes(update.body), update.created_at),
-    )
+    return Frame("update", encode_json(_Envelope(update.id, update.seq, update.body, update.created_at)))
 
 
 def event_frame(event: Event) -> Frame:

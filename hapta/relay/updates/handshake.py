@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from hapta.http.sockets import Socket
 from hapta.relay.models import Scope
 
+INVALID_HANDSHAKE = 4002
 NO_SESSION_ID = 4003
 NO_MACHINE_ID = 4004
 POLICY = 1008
@@ -48,7 +49,7 @@ def scope_of(said: Mapping[str, str]) -> Scope | int:
     session_id, machine_id = said.get("sessionId", ""), said.get("machineId", "")
     for value in (session_id, machine_id):
         if len(value) > MAX_ID_CHARACTERS or "\0" in value:
-            return POLICY
+            return INVALID_HANDSHAKE
     match said.get("clientType"):
         case "session-scoped":
             return Scope("session-scoped", session_id=session_id) if session_id else NO_SESSION_ID

@@ -108,6 +108,7 @@ class Hub:
         self.stop_waiting()
         if self._unsubscribe is not None:
             self._unsubscribe()
+            self._unsubscribe = None
         await ended(self._ticker, self._opener, self._filler, self._looker)
         for room in self._rooms.values():
             if room.timer is not None:
@@ -270,12 +271,14 @@ class Hub:
     # -- from the commit to the sockets ----------------------------------------------------------------------------------
 
     async def publish(self, updates: Sequence[Update], events: Sequence[Event]) -> None:
-        """Tells this worker's sockets on the loop's next turn, and the other workers. Never raises."""
+        """Tells this worker's sockets on the loop's next turn, and the other workers, if there are any. Never raises."""
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._send_outgoing)
         self._outgoing += updates
         self._outgoing += events
-        await self._bus.publish(CHANNEL, self._own + _encode(_Packet(updates, events)))
+        # Who has stopped to listen is not the one subscription that there may be.
+        if self._unsubscribe is None or not self._bus.is_alone(CHANNEL):
+            await self._bus.publish(CHANNEL, self._own + _encode(_Packet(updates, events)))
 
     def _send_outgoing(self) -> None:
         outgoing, self._outgoing = self._outgoing, []

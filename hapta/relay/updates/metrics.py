@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from hapta.http.metrics import Metrics, Values
 from hapta.relay.updates.dispatch import Dispatch
 from hapta.relay.updates.hub import Hub
+from hapta.relay.updates.strangers import Strangers
 
 
-def publish(hub: Hub, dispatch: Dispatch, metrics: Metrics) -> None:
+def publish(hub: Hub, dispatch: Dispatch, strangers: Strangers, metrics: Metrics) -> None:
     """Adds the numbers to the metrics page."""
     counts = hub.counts
 
@@ -17,6 +18,8 @@ def publish(hub: Hub, dispatch: Dispatch, metrics: Metrics) -> None:
         return {(name,): number for name, number in dispatch.handled.items()}
 
     metrics.gauges("hapta_relay_sockets", "Authenticated relay sockets", "kind", hub.by_kind)
+    metrics.gauge("hapta_relay_strangers", "Relay sockets that have not signed in", lambda: strangers.count)
+    metrics.counter("hapta_relay_strangers_refused", "Refused for too many of them", lambda: strangers.refused)
     metrics.counter("hapta_relay_updates", "Updates told to sockets of this worker", lambda: counts.updates)
     metrics.counter("hapta_relay_ephemerals", "Ephemerals and relayed frames", lambda: counts.events)
     metrics.counter("hapta_relay_deliveries", "Frames handed to sockets", lambda: counts.deliveries)

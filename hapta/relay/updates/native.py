@@ -35,6 +35,7 @@ from hapta.relay.updates.handshake import (
 )
 from hapta.relay.updates.hub import Connection, ConnectionEnded, Hub, TooManySockets
 from hapta.relay.updates.outbox import Outbox
+from hapta.relay.updates.strangers import REFUSAL, Strangers
 from hapta.relay.updates.tickets import Tickets
 from hapta.settings.relay import RelaySettings
 
@@ -90,6 +91,12 @@ class _Incoming(msgspec.Struct):
     ackId: Any = None
     messageId: Any = None
     ack: Any = msgspec.UNSET
+
+
+class _Acknowledgement(msgspec.Struct, frozen=True, gc=False):
+    event: str
+    ackId: str | int | msgspec.UnsetType
+    ack: object
 
 
 class _BadFrame(Exception):
@@ -294,8 +301,7 @@ class NativeConnection:
                     self._acknowledge(ack_id, answer)
 
     def _acknowledge(self, ack_id: Any, answer: object) -> None:
-        members = {"event": "ack"} if ack_id is None else {"event": "ack", "ackId": ack_id}
-        self._put(Text(encode_json({**members, "ack": answer})))
+        self._put(Text(encode_json(_Acknowledgement("ack", msgspec.UNSET if ack_id is None else ack_id, answer))))
 
     # -- calls -----------------------------------------------------------------------------------------------------------
 
@@ -347,6 +353,7 @@ class NativeSockets:
     Args:
         verifier: judges tokens.
         rpc: finds the target of a call.
+        strangers: has places for sockets that sign in by a message.
     """
 
     def __init__(
@@ -359,7 +366,9 @@ class NativeSockets:
         clock: Clock,
         ids: Ids,
         settings: RelaySettings,
+        strangers: Strangers,
     ) -> None:
+        self._strangers = strangers
         self.hub = hub
         self.dispatch = dispatch
         self.rpc = rpc
@@ -426,8 +435,7 @@ class NativeSockets:
         try:
             token = await self._token(socket, query)
             if token is None:
-                await socket.accept()
-                return await self._open_pending(socket, query)
+                return await self._open_stranger(socket, query)
             caller = await self._caller(token)
         except Unavailable:
             await socket.refuse(503, "Try again later")
@@ -508,6 +516,16 @@ class NativeSockets:
         return connection
 
     # -- signing in by a message -----------------------------------------------------------------------------------------
+
+    async def _open_stranger(self, socket: Socket, query: Mapping[str, str]) -> NativeConnection | None:
+        if not self._strangers.enter(socket.client_address):
+            await socket.refuse(429, REFUSAL)
+            return None
+        try:
+            await socket.accept()
+            return await self._open_pending(socket, query)
+        finally:
+            self._strangers.leave(socket.client_address)
 
     async def _open_pending(self, socket: Socket, query: Mapping[str, str]) -> NativeConnection | None:
         """Waits for `auth` (contract relay, section 14.1); until then the socket hears nothing and counts nowhere."""

@@ -159,10 +159,6 @@ class Since:
         cutoff_ms = self._clock.now_ms() - self._settings.tombstone_days * _DAY_MS
         return await self._db.write(lambda tx: tombstones.forget_before(tx, cutoff_ms, SWEEP_BATCH))
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all of an account."""
-        await tombstones.purge(tx, account_id)
-
 
 class _Budget:
     """What is left of the size of an answer."""
@@ -220,3 +216,8 @@ def events(since: Since) -> EventTable:
         return await since.answer(sender.account_id, after)
 
     return {"request-updates-since": request_updates_since}
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes the marks of what an account has deleted."""
+    await tombstones.purge(tx, account_id)

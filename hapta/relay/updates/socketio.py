@@ -27,6 +27,7 @@ from hapta.relay.updates.engineio import Engine, Link
 from hapta.relay.updates.frames import Frame, encode_json, frame_of
 from hapta.relay.updates.hub import REVOKED, ConnectionEnded, Hub
 from hapta.relay.updates.packets import BadPacket, Packet
+from hapta.relay.updates.strangers import Strangers
 from hapta.settings import RelaySettings
 
 MAX_ID_CHARACTERS = 256
@@ -210,6 +211,7 @@ class Client:
             return
         self._link.put(packets.connected(self.id))
         self._ready = True
+        self._link.introduced()
         early, self._early = self._early, None
         for frame in early:
             self._link.put(frame.socketio)
@@ -308,6 +310,7 @@ class SocketIo:
         clock: Clock,
         ids: Ids,
         settings: RelaySettings,
+        strangers: Strangers,
     ) -> None:
         self.hub = hub
         self.dispatch = dispatch
@@ -315,7 +318,7 @@ class SocketIo:
         self.verifier = verifier
         self.clock = clock
         self.ids = ids
-        self.engine = Engine(clock, ids, settings, lambda link, _: Client(self, link))
+        self.engine = Engine(clock, ids, settings, lambda link, _: Client(self, link), strangers)
 
     def start(self) -> None:
         """Begins to keep time."""

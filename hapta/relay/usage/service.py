@@ -125,10 +125,6 @@ class UsageService:
         data, updated_at = found
         return {**_decode_limits(data), "lastUpdatedAt": updated_at}
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Deletes all reports and limits of an account."""
-        await store.purge(tx, account_id)
-
 
 def _add(buckets: dict[int, Bucket], rows: list[Row], seconds: int) -> int:
     """Adds reports to their hours or days; how many figures are new in those."""
@@ -151,3 +147,8 @@ def _add(buckets: dict[int, Bucket], rows: list[Row], seconds: int) -> int:
 async def forget(tx: WriteTx, account_id: str, session_id: str) -> None:
     """Removes the reports of a session that is being deleted."""
     await store.delete_of_session(tx, account_id, session_id)
+
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Deletes all reports and limits of an account."""
+    await store.purge(tx, account_id)

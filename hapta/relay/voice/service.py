@@ -1,7 +1,8 @@
 """Voice: who may begin a conversation, and what an account has used (contract relay, section 10).
 
-A conversation is counted before ElevenLabs is asked, under the lock of the account's head, and taken back when no token came:
-so many requests at once never begin more conversations than the limit allows.
+A place is reserved before ElevenLabs is asked, under the lock of the account's head, so that many requests at once never begin
+more conversations than the limit allows. It is given back when no token came, and ends by itself after `RESERVED_MS` when even
+that fails: a place counts for long only once its conversation has a name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 import structlog
 
 from hapta.db.database import Database, WriteTx
+from hapta.kit.background import attempted
 from hapta.kit.clock import Clock
 from hapta.kit.ids import Ids
 from hapta.relay.updates.heads import Heads
@@ -25,6 +27,8 @@ from hapta.settings.relay import RelaySettings
 WINDOW_MS = 30 * 86_400_000
 UNLIMITED_SECONDS = 30 * 86_400
 """What clients are told where there is no limit: all of the 30 days."""
+RESERVED_MS = 2 * 60_000
+"""So long a place is kept for a request that has no token yet; more than asking for one may take."""
 MAX_CONVERSATIONS = 10_000
 """In 30 days where no limit is set; also what clients are told then."""
 _log = structlog.get_logger("hapta.relay.voice")
@@ -93,31 +97,36 @@ class VoiceService:
         if limited and usage.used_seconds >= usage.limit_seconds:
             return Denied("voice_hard_limit_reached", usage)
         row_id = self._ids.uuid().replace("-", "")
-        if not await self._count(account_id, row_id):
+        if not await self._reserve(account_id, row_id):
             return Denied("voice_conversation_limit_reached", usage)
         try:
             token = await self._providers.token(agent_id, usage.eleven_user_id)
-        except BaseException:
-            await self._db.write(lambda tx: store.undo(tx, account_id, row_id))
+        except VoiceRefused:
+            # Whoever is cut off here, by a database that is away or a client that has gone, leaves a place that ends by itself.
+            await attempted("places for conversations", lambda: self._give_back(account_id, row_id))
             raise
         conversation_id = conversation_of(token) or row_id
         await self._db.write(lambda tx: store.name(tx, account_id, row_id, conversation_id))
         return Granted(token, conversation_id, usage)
 
-    async def _count(self, account_id: str, row_id: str) -> bool:
-        """Counts a conversation that begins now; False when it would be one too many."""
+    async def _reserve(self, account_id: str, row_id: str) -> bool:
+        """Keeps a place for a conversation that begins now; False when it would be one too many."""
         now = self._clock.now_ms()
+        since, reserved_since = now - WINDOW_MS, now - RESERVED_MS
 
         async def body(tx: WriteTx) -> bool:
             await self._heads.locked(tx, account_id)
-            await store.forget(tx, account_id, now - WINDOW_MS)
-            begun, _ = await store.used(tx, account_id, now - WINDOW_MS)
+            await store.forget(tx, account_id, since, reserved_since)
+            begun, _ = await store.used(tx, account_id, since, reserved_since)
             if begun >= self._conversation_limit:
                 return False
-            await store.begin(tx, account_id, row_id, now)
+            await store.reserve(tx, account_id, row_id, now)
             return True
 
         return await self._db.write(body)
+
+    async def _give_back(self, account_id: str, row_id: str) -> None:
+        await self._db.write(lambda tx: store.undo(tx, account_id, row_id))
 
     async def usage(self, account_id: str) -> Usage:
         """What was used in the last 30 days; as last known while ElevenLabs does not say.
@@ -130,7 +139,8 @@ class VoiceService:
         return await self._usage(account_id, must_know=False, ask=True)
 
     async def _usage(self, account_id: str, *, must_know: bool, ask: bool = False) -> Usage:
-        since = self._clock.now_ms() - WINDOW_MS
+        now = self._clock.now_ms()
+        since = now - WINDOW_MS
         name = self._eleven_user_id(account_id)
         told: Mapping[str, int] = {}
         if must_know or ask:
@@ -144,7 +154,7 @@ class VoiceService:
         async def body(tx: WriteTx) -> tuple[int, int]:
             if told:
                 await store.set_durations(tx, account_id, told)
-            return await store.used(tx, account_id, since)
+            return await store.used(tx, account_id, since, now - RESERVED_MS)
 
         begun, seconds = await self._db.write(body)
         return Usage(
@@ -163,6 +173,7 @@ class VoiceService:
         digest = hmac.digest(self._user_key, account_id.encode(), "sha256")
         return "u_" + urlsafe_b64encode(digest).rstrip(b"=").decode()
 
-    async def purge(self, tx: WriteTx, account_id: str) -> None:
-        """Removes all of an account."""
-        await store.purge(tx, account_id)
+
+async def purge(tx: WriteTx, account_id: str) -> None:
+    """Removes all of an account."""
+    await store.purge(tx, account_id)

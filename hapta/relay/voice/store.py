@@ -7,18 +7,25 @@ from collections.abc import Mapping
 from hapta.db.database import ReadTx, WriteTx
 
 
-async def used(tx: ReadTx, account_id: str, since: int) -> tuple[int, int]:
-    """Conversations begun since an instant, and the seconds of those whose length is known."""
+async def used(tx: ReadTx, account_id: str, since: int, reserved_since: int) -> tuple[int, int]:
+    """Conversations begun since an instant, and the seconds of those whose length is known.
+
+    Args:
+        reserved_since: those without a name count from here on only: nobody knows whether they will begin.
+    """
     row = await tx.fetch_one(
         "SELECT count(*), coalesce(sum(duration_seconds), 0) FROM res_relay_voice"
-        " WHERE account_id = :account_id AND started_at >= :since",
+        " WHERE account_id = :account_id AND started_at >= :since"
+        " AND (conversation_id <> '' OR started_at >= :reserved_since)",
         account_id=account_id,
         since=since,
+        reserved_since=reserved_since,
     )
     return (0, 0) if row is None else (int(row[0]), int(row[1]))
 
 
-async def begin(tx: WriteTx, account_id: str, row_id: str, now: int) -> None:
+async def reserve(tx: WriteTx, account_id: str, row_id: str, now: int) -> None:
+    """Notes a conversation that may begin; it has no name yet."""
     await tx.execute(
         "INSERT INTO res_relay_voice (account_id, id, conversation_id, started_at) VALUES (:account_id, :id, '', :now)",
         account_id=account_id,
@@ -28,7 +35,7 @@ async def begin(tx: WriteTx, account_id: str, row_id: str, now: int) -> None:
 
 
 async def name(tx: WriteTx, account_id: str, row_id: str, conversation_id: str) -> None:
-    """Notes under which id ElevenLabs knows a conversation."""
+    """Notes that a conversation begins, and under which id ElevenLabs knows it."""
     await tx.execute(
         "UPDATE res_relay_voice SET conversation_id = :conversation_id WHERE account_id = :account_id AND id = :id",
         account_id=account_id,
@@ -43,12 +50,14 @@ async def undo(tx: WriteTx, account_id: str, row_id: str) -> None:
     )
 
 
-async def forget(tx: WriteTx, account_id: str, before: int) -> None:
-    """Removes conversations that count no more."""
+async def forget(tx: WriteTx, account_id: str, before: int, reserved_before: int) -> None:
+    """Removes conversations that count no more, and those that never got a name."""
     await tx.execute(
-        "DELETE FROM res_relay_voice WHERE account_id = :account_id AND started_at < :before",
+        "DELETE FROM res_relay_voice WHERE account_id = :account_id"
+        " AND (started_at < :before OR (conversation_id = '' AND started_at < :reserved_before))",
         account_id=account_id,
         before=before,
+        reserved_before=reserved_before,
     )
 
 

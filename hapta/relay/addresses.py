@@ -7,6 +7,8 @@ mislead themselves: the address goes back to nobody else.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from hapta.http.api import Request
 from hapta.settings import ServerSettings
@@ -26,6 +28,16 @@ def base_of(server: ServerSettings, request: Request) -> str:
         scheme = said if said in ("http", "https") else scheme
         host = _last(request.header("x-forwarded-host")) or host
     return f"{scheme}://{host}" if _HOST.fullmatch(host) else server.public_address
+
+
+def absolute(avatar: Mapping[str, Any] | None, base: str) -> Mapping[str, Any] | None:
+    """An avatar with the whole address of its picture.
+
+    Args:
+        avatar: its `url` begins with a slash.
+        base: as `base_of` tells it.
+    """
+    return None if avatar is None else {**avatar, "url": f"{base}{avatar['url']}"}
 
 
 def _last(value: str | None) -> str:
