@@ -13,7 +13,10 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.servers import REPOSITORY, PostgresServer, RedisServer, Run
+import hapta
+from tests import servers
+from tests.forks import POSSIBLE
+from tests.servers import REPOSITORY, HaptaServer, PostgresServer, RedisServer, Run
 
 
 async def test_each_postgres_url_is_a_database_of_its_own(new_postgres_url: Callable[[], str]) -> None:
@@ -71,3 +74,38 @@ def test_servers_die_with_the_process_that_began_the_run(end: signal.Signals) ->
         process.wait()
     assert psutil.wait_procs([server, *guards], timeout=30)[1] == []
     assert not Path(folder).exists()
+
+
+# --- programs that are forked off a prepared process (tests/forks.py) ---
+
+
+@pytest.mark.parametrize(
+    "words", [("--version",), ("settings",), ("migrate",), ("user", "list"), ("no-such-command",)], ids=" ".join
+)
+def test_a_forked_command_says_and_does_what_a_started_one_does(tmp_path: Path, words: tuple[str, ...]) -> None:
+    found: list[tuple[int, str, str, list[str]]] = []
+    for name, run in (("forked", servers.hapta), ("started", servers.started_hapta)):
+        (tmp_path / name).mkdir()
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "COLUMNS": "100", "PORT": "4000"}
+        done = run(*words, env=env, cwd=tmp_path / name)
+        left = sorted(path.name for path in (tmp_path / name).rglob("*"))
+        found.append((done.returncode, done.stdout, done.stderr, left))
+    assert found[0] == found[1]
+
+
+@pytest.mark.skipif(not POSSIBLE, reason="programs are started here")
+def test_a_forked_program_is_a_process_of_its_own(server_run: Run, tmp_path: Path) -> None:
+    def version(**env: str) -> tuple[int, str]:
+        done = servers.hapta("--version", env=env, cwd=tmp_path)
+        return done.returncode, done.stdout
+
+    with HaptaServer(server_run) as one, HaptaServer(server_run) as other:
+        processes = [psutil.Process(server.pid) for server in (one, other)]
+        assert len({process.pid for process in [*processes, psutil.Process()]}) == 3
+        assert [os.getsid(process.pid) for process in processes] == [process.pid for process in processes]
+        assert [process.cwd() for process in processes] == [str(one.folder), str(other.folder)]
+        one.kill()
+        assert not processes[0].is_running()
+        assert version() == (0, hapta.__version__ + "\n")  # the others live on, and further ones are made
+        assert processes[1].is_running()
+        assert other.stop() == 0

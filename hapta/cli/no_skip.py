@@ -361,7 +361,8 @@ class _Client:
         while time.monotonic() < until:
             try:
                 answer = await self._http.post(self._url + path, content=body, headers=self._headers)
-            except httpx.TransportError as error:
+            # AttributeError: what anyio makes of a connection that is reset in the moment in which it stands.
+            except (httpx.TransportError, AttributeError) as error:
                 trouble = repr(error)
             else:
                 if answer.status_code == 200:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast, get_type_hints
 from urllib.parse import urlsplit
@@ -34,17 +35,23 @@ class SettingsError(Exception):
 # --- the tree as a list ---
 
 
-def sections() -> list[tuple[str, type[Any]]]:
+@cache
+def sections() -> tuple[tuple[str, type[Any]], ...]:
     """Names of the sections, in order, with their classes."""
-    return [(f.name, cast("type[Any]", get_type_hints(Settings)[f.name])) for f in dataclasses.fields(Settings)]
+    kinds = get_type_hints(Settings)
+    return tuple((f.name, kinds[f.name]) for f in dataclasses.fields(Settings))
 
 
-def specs() -> Iterator[Spec]:
+@cache
+def specs() -> tuple[Spec, ...]:
     """Every setting, in the order of the tree."""
+    found: list[Spec] = []
     for section, kind in sections():
         hints = get_type_hints(kind)
-        for f in dataclasses.fields(kind):
-            yield Spec(section, f.name, hints[f.name], f.default, f.metadata["about"])
+        found += [
+            Spec(section, f.name, hints[f.name], f.default, f.metadata["about"]) for f in dataclasses.fields(kind)
+        ]
+    return tuple(found)
 
 
 # --- loading ---

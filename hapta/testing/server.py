@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
-from hapta.app import Hapta, create_app
+from hapta.app import create_app
 from hapta.http.api import Endpoint
 from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.ids import Ids, RandomIds
@@ -67,42 +67,91 @@ class Account:
 
 
 class SocketClosed(Exception):
-    """The server closed the socket, or refused it."""
+    """The server closed the socket, or refused it: with an HTTP status and a text where it answers handshakes."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(f"closed with {code}")
+    def __init__(self, code: int, reason: str = "", status: int = 0) -> None:
+        super().__init__(f"closed with {code} {reason} {status or ''}".rstrip())
         self.code = code
+        self.reason = reason
+        self.status = status
 
 
 class TestSocket:
-    """The client's end of a WebSocket to the application under test. Frames are JSON."""
+    """The client's end of a WebSocket to the application under test. Frames are JSON.
+
+    Args:
+        app: any ASGI application.
+        path: with its query, if any.
+        headers: of the handshake, names in lower case.
+        answers: whether the server may answer a handshake that it refuses (ASGI extension `websocket.http.response`).
+        address: of the client.
+        seconds: so long it waits for what has to come; None: for ever.
+    """
 
     __test__ = False
 
-    def __init__(self, app: Hapta, path: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Awaitable[None]],
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        answers: bool = False,
+        address: str = "127.0.0.1",
+        seconds: float | None = None,
+    ) -> None:
+        self.from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        """What the application has sent and nobody has read; one with a bound, put here before `open`, reads slowly."""
         self._to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        scope: dict[str, Any] = {
+        target, _, query = path.partition("?")
+        self._app = app
+        self._scope: dict[str, Any] = {
             "type": "websocket",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
+            "path": target,
+            "raw_path": target.encode(),
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
-            "client": ("127.0.0.1", 50_000),
-            "extensions": {},
+            "client": (address, 50_000),
+            "extensions": {"websocket.http.response": {}} if answers else {},
         }
-        self._task = asyncio.create_task(app(scope, self._to_app.get, self._from_app.put))
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> TestSocket:
+    async def open(self) -> Self:
+        """Completes the handshake.
+
+        Raises:
+            SocketClosed: the server refuses.
+        """
+        self._task = asyncio.create_task(self._run())
         await self._to_app.put({"type": "websocket.connect"})
         await self._next("websocket.accept")
         return self
 
+    async def _run(self) -> None:
+        await self._app(self._scope, self._to_app.get, self.deliver)
+
+    async def deliver(self, message: dict[str, Any]) -> None:
+        """Takes what the application sends. A client that reads slowly overrides this and waits."""
+        await self.from_app.put(message)
+
+    async def close(self) -> None:
+        """Goes away, and returns when the application has seen it."""
+        await self._to_app.put({"type": "websocket.disconnect", "code": 1000})
+        if self._task is not None:
+            await self._task
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.open()
+        except BaseException:
+            await self.close()
+            raise
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._to_app.put({"type": "websocket.disconnect", "code": 1000})
-        await self._task
+        await self.close()
 
     async def send(self, frame: Any) -> None:
         """Sends a frame: text as it is, bytes as a binary frame, everything else as JSON."""
@@ -131,10 +180,14 @@ class TestSocket:
                 return closed.code
 
     async def _next(self, kind: str) -> dict[str, Any]:
-        message = await self._from_app.get()
-        if message["type"] != kind:
-            raise SocketClosed(message.get("code", 1006))
-        return message
+        async with asyncio.timeout(self._seconds):
+            message = await self.from_app.get()
+            if message["type"] == kind:
+                return message
+            if message["type"] == "websocket.http.response.start":
+                body = await self.from_app.get()
+                raise SocketClosed(1006, body["body"].decode(), message["status"])
+        raise SocketClosed(message.get("code", 1006), message.get("reason", ""))
 
 
 class TestHapta:
@@ -201,9 +254,5 @@ class TestHapta:
         return Account(self.http, answer.json(), password)
 
     def socket(self, path: str, headers: Mapping[str, str] | None = None) -> TestSocket:
-        """A WebSocket to the application; enter it to connect.
-
-        Args:
-            headers: of the handshake, names in lower case.
-        """
+        """A WebSocket to the application; enter it to connect. For the arguments see `TestSocket`."""
         return TestSocket(self.app, path, headers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,12 @@ def side_of(table: str) -> str | None:
     return "resource" if table.startswith(("res_", "sync_")) else None
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
+    return tuple(_texts())
+
+
+def _texts() -> Iterator[tuple[str, str]]:
     """Every text in the code that could be a statement or a part of one, and every statement of the migrations."""
     for file in sorted((ROOT / "hapta").rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests import servers
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -35,15 +36,7 @@ def hapta(folder: Path) -> Command:
     def call(
         *words: str, status: int = 0, stdin: str = "", env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "hapta", *words],
-            cwd=folder,
-            env=clean_environment(**(env or {})),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = servers.hapta(*words, env=clean_environment(**(env or {})), cwd=folder, given=stdin)
         assert done.returncode == status, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         return done

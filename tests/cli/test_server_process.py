@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there a program
 def test_the_server_carries_nothing_that_only_a_command_line_needs(
     new_hapta: Callable[..., HaptaServer],
 ) -> None:
-    server = new_hapta()
+    server = new_hapta(forked=False)
     server.start()
     process = psutil.Process(server.pid)
     assert "hapta.cli.server_process" in process.cmdline()
@@ -32,7 +32,7 @@ def test_a_file_in_the_working_folder_is_no_module_of_the_server(
 ) -> None:
     for name in ("secrets.py", "hapta.py", "uvicorn.py"):
         (tmp_path / name).write_text("raise SystemExit('this must not run')\n")
-    server = new_hapta(cwd=tmp_path, env={"PYTHONSAFEPATH": "1"})
+    server = new_hapta(cwd=tmp_path, env={"PYTHONSAFEPATH": "1"}, forked=False)
     server.start()
     assert httpx.get(server.url + "/healthz").status_code == 200
     assert server.stop() == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import servers
 from tests.servers import REPOSITORY, HaptaServer
 
 PASSWORD = "correct horse battery staple"
@@ -25,17 +26,17 @@ class Person:
 
     def run(self, *words: str, password: str | None = None, status: int = 0) -> str:
         """Runs `hapta vault ...`; gives both outputs."""
-        child = subprocess.run(
-            [sys.executable, "-m", "hapta", "vault", *words],
-            capture_output=True,
-            text=True,
-            input=password,
+        child = servers.hapta(
+            "vault",
+            *words,
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(REPOSITORY),
                 "XDG_CONFIG_HOME": str(self.config),
                 "COLUMNS": "200",
             },
+            cwd=REPOSITORY,
+            given=password or "",
         )
         assert child.returncode == status, child.stdout + child.stderr
         assert "Traceback" not in child.stderr

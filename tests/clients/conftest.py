@@ -79,7 +79,7 @@ class _Page(BaseHTTPRequestHandler):
 @contextmanager
 def _origin() -> Generator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

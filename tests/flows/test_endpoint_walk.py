@@ -37,6 +37,7 @@ PUBLIC = {
     "GET /.well-known/openid-configuration",
     "GET /oauth/jwks",
     "GET /v1/auth/request/status",
+    "GET /files/avatars/{userId}/{fileName}",
     "GET /v1/uploads/{fileId}/signed",
     "OPTIONS /v1/uploads/tus",
     "OPTIONS /v1/uploads/tus/{uploadId}",
@@ -52,6 +53,7 @@ PUBLIC = {
     "OPTIONS /v1/websocket",
     "POST /logs-combined-from-cli-and-mobile-for-simple-ai-debugging",
     "POST /v1/ci/metrics",
+    "POST /v1/connect/github/callback",
     "POST /v1/connect/github/webhook",
     "POST /v1/sessions/shared/{token}",
     "POST /v1/updates",
@@ -101,7 +103,8 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def hapta(tmp_path: Path, clock: FakeClock) -> AsyncIterator[TestHapta]:
-    async with TestHapta(tmp_path, clock=clock) as server:
+    # So long a socket of the relay waits for somebody who signs in by no message of its own.
+    async with TestHapta(tmp_path, {"HAPTA_RELAY_AUTH_SECONDS": "0.5"}, clock=clock) as server:
         yield server
 
 

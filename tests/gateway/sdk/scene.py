@@ -106,7 +106,7 @@ def mailbox(mails: Mails) -> Iterator[str]:
 
     mails.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Next) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
