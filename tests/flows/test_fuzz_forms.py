@@ -135,7 +135,8 @@ class Nonsense:
 
 @pytest.fixture
 async def story(tmp_path: Path) -> AsyncIterator[Story]:
-    async with TestHapta(tmp_path, {"HAPTA_OAUTH_REGISTRATION": "open"}) as hapta:
+    settings = {"HAPTA_OAUTH_REGISTRATION": "open", "HAPTA_RELAY_APP_URL": "https://app.example"}
+    async with TestHapta(tmp_path, settings) as hapta:
         story = await Story(hapta).begin()
         await story.sign_in()
         await story.redeem(await story.authorize())
