@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -69,10 +69,11 @@ class HashPool:
 
     async def close(self) -> None:
         """Drops what still waits and lets the running hashes finish."""
-        while not self._jobs.empty():
-            job = self._jobs.get()
-            if job is not None:
-                job.future.cancel()
+        with suppress(Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.future.cancel()
         self._jobs.put(None)
         if self._started:
             await asyncio.to_thread(self._join)
@@ -90,11 +91,12 @@ class HashPool:
             outcome = None if job.future.cancelled() else _done(job)
             self._settle(outcome, began)
         self._jobs.put(None)  # for the next thread
+        self._hand_over()
 
     def _settle(self, outcome: _Outcome | None, began: float) -> None:
         """Keeps a result for the next ones, or hands over all that are kept.
 
-        Whoever keeps one has seen that a job waits, and whoever takes that job comes here too: none is kept for ever.
+        Whoever keeps one has seen that something waits: whoever takes that comes here too, or ends and hands over what is kept.
         """
         now = self._monotonic()
         with self._lock:
@@ -104,6 +106,10 @@ class HashPool:
             next_one = now + (now - began)
             if not self._jobs.empty() and next_one - self._held_since <= HELD_SECONDS:
                 return
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        with self._lock:
             ready, self._held = self._held, []
         for loop in {outcome.future.get_loop() for outcome in ready}:
             mine = [outcome for outcome in ready if outcome.future.get_loop() is loop]
