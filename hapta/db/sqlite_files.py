@@ -42,10 +42,11 @@ class Connection(Protocol):
 WRITER_CACHE_KIB = 8 * 1024
 READER_CACHE_KIB = 4 * 1024
 STATEMENT_CACHE = 256
-CHECKPOINT_PAGES = 1000
+CHECKPOINT_PAGES = 4000
 """Growth of the write-ahead log, in pages of 4 KiB, after which the checkpointer works beside the writer: once for each such
-stretch, as it flushes the disk twice and every commit beside it waits for that."""
-RESET_PAGES = 8 * CHECKPOINT_PAGES
+stretch, as it flushes the disk twice and every commit beside it waits for that. Pages that were written again and again within
+a stretch are moved once, so a longer one is also less work."""
+RESET_PAGES = 4 * CHECKPOINT_PAGES
 """Length from which the writer pauses between two batches to finish the checkpoint, so that the log starts over."""
 
 
