@@ -29,10 +29,13 @@ NOT_STARTED: Final = 3
 
 def run(settings: Settings, listeners: Sequence[socket.socket]) -> int:
     """Serves until a signal ends it; the exit code."""
+    from hapta.kit.process import leave_out_rich, tune
+
+    leave_out_rich()
+
     import uvicorn
 
     from hapta.kit.logs import configure
-    from hapta.kit.process import tune
     from hapta.roles import create_server
 
     tune()

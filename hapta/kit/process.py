@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from typing import Any
 
 SWITCH_SECONDS = 0.0005
 """A database thread that waits for the interpreter beside a busy event loop gets it after this time, not after 5 ms: with
@@ -19,3 +20,15 @@ def tune() -> None:
     gc.set_threshold(GC_THRESHOLD, 50, 50)
     gc.collect()
     gc.freeze()
+
+
+def leave_out_rich() -> None:
+    """Imports structlog without rich, which it otherwise loads wherever it is installed: 5 MB of a server, for tracebacks in colours
+    that show what variables held. Ours are plain. Later imports of rich work as ever."""
+    modules: dict[str, Any] = sys.modules
+    if "structlog" not in modules and "rich" not in modules:
+        modules["rich"] = None  # an import of it raises ImportError, as if it were not installed
+        try:
+            import structlog  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        finally:
+            del modules["rich"]
