@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeVar
 
 import structlog
 
 from hapta.kit.errors import Unavailable
 
 Work = Callable[[], Awaitable[object]]
+Key = TypeVar("Key", str, tuple[str, str])
 
 CANCEL_AGAIN_SECONDS = 2.0
 
@@ -112,6 +114,22 @@ async def in_batches(batch: Callable[[], Awaitable[int]]) -> int:
     while count := await batch():
         total += count
     return total
+
+
+async def drained(keys: set[Key], most: int, work: Callable[[list[Key]], Awaitable[None]]) -> None:
+    """Takes keys out of a set, in their order and so many at a time, until it is empty; others may add to it meanwhile.
+
+    Args:
+        work: what is done with some of them. Where it fails they are put back, for the next time, and that is raised.
+    """
+    while keys:
+        taken = sorted(keys)[:most]
+        keys.difference_update(taken)
+        try:
+            await work(taken)
+        except BaseException:
+            keys.update(taken)
+            raise
 
 
 async def ended(*tasks: asyncio.Task[None] | None, again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:

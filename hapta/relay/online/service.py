@@ -17,7 +17,7 @@ import msgspec
 
 from hapta.bus.bus import Bus
 from hapta.db.database import Database, ReadTx, WriteTx
-from hapta.kit.background import Routine, attempted
+from hapta.kit.background import Routine, attempted, drained
 from hapta.kit.clock import Clock, iso_ms
 from hapta.relay.models import USERS, Event, Scope, ephemeral
 from hapta.relay.online import store
@@ -136,14 +136,7 @@ class Online:
     async def settle(self) -> None:
         """Writes down whose apps came and went, and tells their friends."""
         async with self._turn:
-            while self._dirty:
-                accounts = sorted(self._dirty)[:CHUNK]
-                self._dirty.difference_update(accounts)
-                try:
-                    await self._settle(accounts)
-                except BaseException:
-                    self._dirty.update(accounts)
-                    raise
+            await drained(self._dirty, CHUNK, self._settle)
 
     async def _settle(self, accounts: Sequence[str]) -> None:
         async def friends(tx: ReadTx) -> set[str]:

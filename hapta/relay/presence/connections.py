@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from hapta.db.database import Database, WriteTx
+from hapta.kit.background import drained
 from hapta.kit.clock import Clock
 from hapta.relay.machines.service import activity
 from hapta.relay.models import USERS, Event, ephemeral
@@ -85,14 +86,7 @@ class Connections:
     async def settle(self) -> None:
         """Writes down which machines came and went, and tells their accounts."""
         async with self._turn:
-            while self._dirty:
-                keys = sorted(self._dirty)[:CHUNK]
-                self._dirty.difference_update(keys)
-                try:
-                    await self._settle(keys)
-                except BaseException:
-                    self._dirty.update(keys)
-                    raise
+            await drained(self._dirty, CHUNK, self._settle)
 
     async def _settle(self, keys: list[Key]) -> None:
         here = [key for key in keys if key in self._held]
