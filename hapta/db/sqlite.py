@@ -29,6 +29,7 @@ from hapta.db.sqlite_files import (
     open_writer,
 )
 from hapta.db.statements import SqliteStatement, SqliteStatements, insert_for_sqlite
+from hapta.kit.background import settle
 from hapta.kit.clock import Clock
 from hapta.kit.errors import Unavailable
 from hapta.settings import DatabaseSettings
@@ -525,13 +526,7 @@ class SqliteDatabase(Database):
     def _hand_over(self) -> None:
         self._delivery_due = False  # before the queue is emptied: what comes later wakes the loop again
         while self._outcomes:
-            future, value, error = self._outcomes.popleft()
-            if future.done():  # its caller was cancelled
-                continue
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+            settle(*self._outcomes.popleft())
 
     async def backup(self, target: Path) -> None:
         await asyncio.to_thread(copy_database, self.path, target)

@@ -17,6 +17,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
+from hapta.kit.background import settle
+
 T = TypeVar("T")
 
 NICER = 5
@@ -125,13 +127,8 @@ def _done(job: _Job) -> _Outcome:
 
 
 def _deliver(outcomes: list[_Outcome]) -> None:
-    for future, value, error in outcomes:
-        if future.done():  # its caller was cancelled
-            continue
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
+    for outcome in outcomes:
+        settle(*outcome)
 
 
 def _step_back() -> None:

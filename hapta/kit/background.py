@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -130,6 +130,16 @@ async def drained(keys: set[Key], most: int, work: Callable[[list[Key]], Awaitab
         except BaseException:
             keys.update(taken)
             raise
+
+
+def settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    """Tells whoever waits for a future what a thread found; one whose caller was cancelled is left as it is."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
 
 
 async def ended(*tasks: asyncio.Task[None] | None, again_seconds: float = CANCEL_AGAIN_SECONDS) -> None:
