@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hapta.db.connect import connect
-from hapta.db.database import Database, ReadTx
+from hapta.db.database import Database, ReadTx, UniqueViolation
 from hapta.db.migrate import (
     MigrationChanged,
     MigrationsMisnamed,
@@ -154,3 +154,86 @@ async def test_the_migrations_of_this_release_run_on_an_empty_database(open_db: 
     applied = await migrate(db, NoonClock())
     assert [migration.version for migration in applied] == list(range(1, len(applied) + 1))
     assert len(applied) == len(load(db.engine, packaged())) > 0
+
+
+async def test_rows_of_the_relay_survive_that_their_tables_are_laid_out_anew(open_db: Open, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    for entry in packaged().iterdir():
+        if entry.name[:4].isdigit() and int(entry.name[:4]) < 16:
+            write(older, entry.name, entry.read_text(encoding="utf-8"))
+    db = await open_db()
+    await migrate(db, NoonClock(), older)
+    tables = {
+        "res_relay_messages": [
+            "account_id",
+            "session_id",
+            "seq",
+            "id",
+            "local_id",
+            "content",
+            "created_at",
+            "updated_at",
+        ],
+        "res_relay_sessions": [
+            "account_id",
+            "id",
+            "tag",
+            "seq",
+            "metadata",
+            "metadata_version",
+            "agent_state",
+            "agent_state_version",
+            "data_encryption_key",
+            "active",
+            "last_active_at",
+            "stopped_at",
+            "stopped_reason",
+            "archived_at",
+            "archive_reason",
+            "archive_error",
+            "changed_seq",
+            "created_seq",
+            "created_at",
+            "updated_at",
+        ],
+    }
+    texts = frozenset(
+        [
+            "account_id",
+            "session_id",
+            "id",
+            "local_id",
+            "tag",
+            "metadata",
+            "agent_state",
+            "stopped_reason",
+            "archive_reason",
+            "archive_error",
+        ]
+    )
+    kept: dict[str, list[tuple[Any, ...]]] = {}
+    for table, columns in tables.items():
+        kept[table] = [
+            tuple(
+                f"{name} {row}"
+                if name in texts
+                else f"{name} {row}".encode()
+                if name in {"content", "data_encryption_key"}
+                else row * 100 + at
+                for at, name in enumerate(columns)
+            )
+            for row in range(3)
+        ]
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})"
+        for values in kept[table]:
+            given = dict(zip(columns, values, strict=True))
+            await db.write(lambda tx, sql=sql, given=given: tx.execute(sql, **given))
+
+    assert await migrate(db, NoonClock())
+    for table, columns in tables.items():
+        assert await rows(db, f"SELECT {', '.join(columns)} FROM {table} ORDER BY account_id") == kept[table]
+        names = ", ".join(columns)
+        again = f"INSERT INTO {table} ({names}) SELECT {names} FROM {table}"
+        with pytest.raises(UniqueViolation):
+            await db.write(lambda tx, again=again: tx.execute(again))

@@ -190,6 +190,20 @@ async def test_a_gap_that_the_log_no_longer_holds_ends_the_sockets(house: House,
         assert await told(socket) == [3]
 
 
+async def test_a_number_that_is_neither_logged_nor_announced_ends_the_sockets(house: House, a: Guest) -> None:
+    async def forget(tx: WriteTx) -> int:
+        return await tx.execute("DELETE FROM res_relay_updates WHERE account_id = :id AND seq = 2", id=A)
+
+    async with a.socket() as socket:
+        await house.commit(A, *numbered(1, 2, 3))
+        await house.db.write(forget)
+        await house.tell(A, *numbered(4))
+
+        assert await all_told(socket, 1) == [1]
+        assert await socket.closed() == 1012
+    assert house.relay.hub.counts.lost == 1
+
+
 async def test_a_socket_hears_nothing_from_before_it_was_connected(house: House, a: Guest) -> None:
     await house.tell(A, *numbered(1))
     await house.commit(A, *numbered(2))
@@ -230,7 +244,9 @@ def stories(draw: st.DrawFn) -> Story:
     return Story(str(draw(st.uuids())), fates, order, draw(st.integers(0, len(fates) - 1)))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(story=stories())
 async def test_any_order_and_any_loss_of_announcements_ends_in_the_same_story(house: House, story: Story) -> None:
     account, fates, order, late = story

@@ -363,7 +363,9 @@ async def test_a_post_that_fails_spoils_none_of_its_neighbours(a: Guest, b: Gues
 
 
 class _Nobody:
-    """Hears and forgets."""
+    """Hears and forgets, as another worker does that missed it."""
+
+    is_alone = False
 
     async def announce(self, updates: Any, /) -> None:
         return
@@ -442,6 +444,42 @@ async def test_the_log_keeps_no_copy_of_a_message_and_says_nothing_of_deleted_on
 
     await a.delete(f"/v1/sessions/{session_id}")
     assert await house.db.read(lambda tx: house.relay.messages.rebuild(tx, a.id, refs)) == {}
+
+
+async def _logged(house: House) -> int:
+    return await house.db.read(
+        lambda tx: tx.fetch_value("SELECT count(*) FROM res_relay_updates WHERE ref LIKE 'new-message/%'")
+    )
+
+
+async def test_messages_are_logged_as_soon_as_another_worker_may_miss_their_announcement(
+    house: House, a: Guest, new_house: OpenHouse
+) -> None:
+    session_id = await create(a)
+    await post(a, session_id, ("c", "alone"))
+    assert await _logged(house) == (0 if house.db.engine == "sqlite" else 1)
+    before = await _logged(house)
+
+    await new_house()
+    await post(a, session_id, ("c", "beside another"))
+    assert await _logged(house) == before + 1
+
+
+async def test_changes_that_nobody_announced_and_messages_that_nobody_logged_are_told_in_their_order(
+    house: House, a: Guest
+) -> None:
+    session_id = await create(a)
+    async with a.socket() as watcher:
+        first, third = {"t": "test", "n": 1}, {"t": "test", "n": 3}
+        await house.commit(a.id, first)
+        await post(a, session_id, ("c", "second"))
+        await house.commit(a.id, third)
+        await post(a, session_id, ("c", "fourth"))
+        told = [await watcher.update() for _ in range(4)]
+
+    assert [update["seq"] for update in told] == [2, 3, 4, 5]
+    assert [update["body"]["t"] for update in told] == ["test", "new-message", "test", "new-message"]
+    assert house.relay.hub.counts.lost == 0
 
 
 async def test_messages_of_a_very_long_session_are_removed_bit_by_bit(

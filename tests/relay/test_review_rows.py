@@ -18,7 +18,7 @@ from hapta.relay.sessions import service as sessions_service
 from hapta.relay.sharing import store as sharing_store
 from hapta.relay.updates import log
 from hapta.relay.usage import service as usage_service
-from tests.relay.house import A, Guest, House, OpenHouse
+from tests.relay.house import SECONDS, A, Guest, House, OpenHouse
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,7 @@ async def until_somebody_waits(house: House) -> None:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SECONDS):
         while not await house.db.read(body, snapshot=False):
             pass
 
@@ -128,8 +128,11 @@ async def test_sessions_are_advanced_in_the_order_in_which_heartbeats_lock_them(
     assert all(group == sorted(group) for group in told)
 
 
-async def test_what_a_worker_missed_is_read_in_bites(a: Guest, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_worker_missed_is_read_in_bites(
+    a: Guest, house: House, new_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log, "MAX_BYTES", 1000)
+    await new_house()  # or nobody could miss a message, and none would be logged
     session_id = await create(a)
     posts = [house.relay.messages.post(A, session_id, [Item(None, b'"%b"' % (b"x" * 100))]) for _ in range(40)]
     await asyncio.gather(*posts)

@@ -58,6 +58,7 @@ class Committer:
         self._ids = ids
         self._heads = all_heads
         self._sessions = sessions
+        self._updates = updates
         limits = Limits(max_waiting, max_waiting_bytes, max_batch, max_batch_bytes)
         self._group = GroupCommit[Post, Posted, Update](
             self._write, updates.announce, limits, plural="messages", lanes=lanes or default_lanes(db.engine)
@@ -83,15 +84,20 @@ class Committer:
         await self._group.close()
 
     async def _write(self, posts: Sequence[Post]) -> tuple[list[Outcome], list[Update]]:
+        # The log is for workers that miss an announcement. The only worker of a file misses none, and its log would cost each
+        # message a page of the disk.
+        logged = self._db.engine != "sqlite" or not self._updates.is_alone
         try:
-            return await self._db.write(lambda tx: self._body(tx, posts, look_up=False))
+            return await self._db.write(lambda tx: self._body(tx, posts, look_up=False, logged=logged))
         except UniqueViolation:
-            return await self._db.write(lambda tx: self._body(tx, posts, look_up=True))
+            return await self._db.write(lambda tx: self._body(tx, posts, look_up=True, logged=logged))
 
-    async def _body(self, tx: WriteTx, posts: Sequence[Post], *, look_up: bool) -> tuple[list[Outcome], list[Update]]:
+    async def _body(
+        self, tx: WriteTx, posts: Sequence[Post], *, look_up: bool, logged: bool
+    ) -> tuple[list[Outcome], list[Update]]:
         locked = await self._heads.all_locked(tx, [post.account_id for post in posts])
         seqs = await self._sessions.last_seqs(tx, list(dict.fromkeys([post.session_id for post in posts])))
-        batch = _Batch(locked, seqs, self._clock.now_ms(), self._ids)
+        batch = _Batch(locked, seqs, self._clock.now_ms(), self._ids, logged=logged)
         if look_up:
             await batch.look_up(tx, posts)
         outcomes = [batch.place(post) for post in posts]
@@ -105,8 +111,11 @@ class Committer:
 class _Batch:
     """One transaction's worth of posts: gives out numbers and gathers the rows. Pure but for `look_up`."""
 
-    def __init__(self, locked: dict[str, Head], seqs: dict[tuple[str, str], int], now_ms: int, ids: Ids) -> None:
+    def __init__(
+        self, locked: dict[str, Head], seqs: dict[tuple[str, str], int], now_ms: int, ids: Ids, *, logged: bool
+    ) -> None:
         self.now_ms = now_ms
+        self._logged = logged
         self.rows: list[Row] = []
         self._heads = locked
         self._seqs = seqs
@@ -151,7 +160,13 @@ class _Batch:
             if local_id is not None:
                 known[account_id, session_id, local_id] = message
             self.rows.append((account_id, session_id, *message))
-            head.add(new_message(session_id, message), audience, ref=ref(session_id, seq), sender=post.sender)
+            head.add(
+                new_message(session_id, message),
+                audience,
+                ref=ref(session_id, seq),
+                sender=post.sender,
+                logged=self._logged,
+            )
         self._seqs[account_id, session_id] = seq
         return Posted(
             [messages[number] for number in sorted(messages)] if len(messages) > 1 else [*messages.values()], new

@@ -45,7 +45,13 @@ class Head:
         self._ids = ids
 
     def add(
-        self, body: Mapping[str, object] | msgspec.Struct, audience: Audience, *, ref: str = "", sender: str = ""
+        self,
+        body: Mapping[str, object] | msgspec.Struct,
+        audience: Audience,
+        *,
+        ref: str = "",
+        sender: str = "",
+        logged: bool = True,
     ) -> Update:
         """Numbers an update.
 
@@ -54,6 +60,7 @@ class Head:
             ref: where the body can be made from again (`<t>/<what its noun needs>`), for what is large and stored anyway: the log
                 then keeps no copy of it.
             sender: as in `Update`.
+            logged: False leaves it out of the log, where its announcement cannot get lost (`Teller.is_alone`).
         """
         self.seq += 1
         raw = _encode(body)
@@ -67,10 +74,11 @@ class Head:
             sender,
         )
         self.updates.append(update)
-        kept = None if ref else raw
-        self._rows.append(
-            (self.account_id, self.seq, update.id, audience.kind, audience.id, kept, ref, sender, self._now_ms)
-        )
+        if logged:
+            kept = None if ref else raw
+            self._rows.append(
+                (self.account_id, self.seq, update.id, audience.kind, audience.id, kept, ref, sender, self._now_ms)
+            )
         return update
 
     async def save(self, tx: WriteTx) -> None:

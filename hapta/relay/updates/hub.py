@@ -270,14 +270,19 @@ class Hub:
 
     # -- from the commit to the sockets ----------------------------------------------------------------------------------
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether all sockets there are belong to this worker."""
+        # Who has stopped to listen is not the one subscription that there may be.
+        return self._unsubscribe is not None and self._bus.is_alone(CHANNEL)
+
     async def publish(self, updates: Sequence[Update], events: Sequence[Event]) -> None:
         """Tells this worker's sockets on the loop's next turn, and the other workers, if there are any. Never raises."""
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._send_outgoing)
         self._outgoing += updates
         self._outgoing += events
-        # Who has stopped to listen is not the one subscription that there may be.
-        if self._unsubscribe is None or not self._bus.is_alone(CHANNEL):
+        if not self.is_alone:
             await self._bus.publish(CHANNEL, self._own + _encode(_Packet(updates, events)))
 
     def _send_outgoing(self) -> None:
@@ -342,19 +347,23 @@ class Hub:
 
     def _settle(self, room: Room) -> None:
         """Tells what waits, as far as it follows; what is still missing is waited for."""
-        waiting = room.waiting
-        if waiting:
-            if min(waiting) <= room.told:
-                waiting = room.waiting = {seq: update for seq, update in waiting.items() if seq > room.told}
-            while (update := waiting.pop(room.told + 1, None)) is not None:
-                self._tell(room, room.told + 1, update)
-            if not waiting:
-                room.waiting = None
+        self._tell_waiting(room)
         if room.known > room.told:
             self._expect(room)
         elif room.timer is not None:
             room.timer.cancel()
             room.timer = None
+
+    def _tell_waiting(self, room: Room) -> None:
+        waiting = room.waiting
+        if not waiting:
+            return
+        if min(waiting) <= room.told:
+            waiting = room.waiting = {seq: update for seq, update in waiting.items() if seq > room.told}
+        while (update := waiting.pop(room.told + 1, None)) is not None:
+            self._tell(room, room.told + 1, update)
+        if not waiting:
+            room.waiting = None
 
     def _expect(self, room: Room) -> None:
         if room.timer is None and not room.filling and room.told >= 0:
@@ -396,14 +405,19 @@ class Hub:
             return await log.after(tx, room.account_id, start, self.rebuild)
 
         entries = await self._db.read(body)
-        if not entries or entries[0].seq > room.told + 1:
-            self._lose(room)
-            return
         for entry in entries:
+            if entry.seq > room.told + 1:
+                self._tell_waiting(
+                    room
+                )  # what only this worker's messages are numbered with is announced and not logged
             if entry.seq == room.told + 1:
                 self.counts.filled += 1
                 self._tell(room, entry.seq, entry.update)
-        self._settle(room)
+        self._tell_waiting(room)
+        if room.told == start:
+            self._lose(room)
+        else:
+            self._settle(room)
 
     def _lose(self, room: Room) -> None:
         self.counts.lost += 1

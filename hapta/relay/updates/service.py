@@ -18,6 +18,11 @@ class Updates:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether all sockets there are belong to this worker."""
+        return self._hub.is_alone
+
     async def announce(self, updates: Sequence[Update]) -> None:
         """Tells numbered updates, once they are committed. An announcement that gets lost is told from the log instead."""
         if updates:

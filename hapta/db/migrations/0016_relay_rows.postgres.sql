@@ -1,0 +1,2 @@
+-- Only SQLite keeps the rows of a table in the order of its key; see the file beside this one.
+SELECT 1;
