@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
+import hypothesis
 import pytest
+import websockets
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from hapta.db.connect import connect
 from hapta.db.migrate import migrate
@@ -34,6 +37,19 @@ if importlib.util.find_spec("sniffio") is None:
     sys.modules["sniffio"] = cast("Any", None)
 STUCK_SECONDS = 600
 """Longer than the slowest test on a busy machine takes."""
+PATIENCE_SECONDS = 120.0
+"""Of clients that say nothing else. Their own five and ten seconds would be a test of how busy the machine is."""
+for _part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _part, PATIENCE_SECONDS)
+cast("dict[str, Any]", websockets.connect.__init__.__kwdefaults__).update(
+    open_timeout=PATIENCE_SECONDS, ping_timeout=PATIENCE_SECONDS
+)
+
+# Properties are asked for however long an example takes; nothing else of Hypothesis changes.
+hypothesis.settings.register_profile(
+    "patient", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -101,6 +117,16 @@ class _Admin:
     def execute(self, sql: str) -> None:
         self._portal.call(self._connection.execute, sql)
 
+    def drop(self, name: str) -> None:
+        """Drops a database, and ends whoever still uses it: PostgreSQL itself waits five seconds for that and then refuses."""
+        for _ in range(20):
+            try:
+                self.execute(f"drop database {name} with (force)")
+            except asyncpg.ObjectInUseError:
+                continue
+            return
+        self.execute(f"drop database {name} with (force)")
+
     def run(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Runs a coroutine function on that loop."""
         self._portal.call(work, *arguments)
@@ -131,7 +157,7 @@ def new_postgres_url(_postgres_admin: _Admin) -> Iterator[Callable[[], str]]:
 
     yield new
     for name in names:
-        _postgres_admin.execute(f"drop database {name} with (force)")
+        _postgres_admin.drop(name)
 
 
 @pytest.fixture
@@ -164,7 +190,7 @@ def _migrated_postgres(_postgres_admin: _Admin, tmp_path_factory: pytest.TempPat
     url = f"{_postgres_admin.url.rpartition('/')[0]}/{name}"
     _postgres_admin.run(_migrate, url, tmp_path_factory.mktemp("migrated"))
     yield name
-    _postgres_admin.execute(f"drop database {name} with (force)")
+    _postgres_admin.drop(name)
 
 
 @pytest.fixture(scope="session")
@@ -235,13 +261,13 @@ class _Reused:
         if self._cleaner is not None:
             self._portal.call(self._cleaner.close)
             self._cleaner = None
-            self._admin.execute(f"drop database {self._name} with (force)")
+            self._admin.drop(self._name)
 
 
 _COLUMNS = """
     select table_name, column_name, data_type from information_schema.columns where table_schema = 'public' order by 1, 2"""
 _END_OTHERS = """
-    select pg_terminate_backend(pid, 5000) from pg_stat_activity
+    select pg_terminate_backend(pid, 60000) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()"""
 _EMPTY = """
     do $$ declare t text; begin

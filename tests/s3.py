@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import subprocess
 import sysconfig
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +16,7 @@ import msgspec
 
 from hapta.blobs.presign import Credentials, presigned
 from hapta.settings import BlobsSettings
-from tests.servers import Run, Server
+from tests.servers import Run, Server, free_port
 
 BUCKET = "tests"
 REGION = "us-east-1"
@@ -30,10 +28,10 @@ class SeaweedServer(Server):
     name = "seaweedfs"
 
     def __init__(self, run: Run, *, port: int | None = None) -> None:
-        super().__init__(run, port=port or _low_ports(1)[0])
+        super().__init__(run, port=port)
         self._key = secrets.token_hex(8)
         self._secret = secrets.token_hex(16)
-        self._ports = _low_ports(7)
+        self._ports = [free_port() for _ in range(7)]
         (self.folder / "data").mkdir()
         identity = {
             "name": "tests",
@@ -100,25 +98,13 @@ class SeaweedServer(Server):
             expires_seconds=60,
         )
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=5) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=30) as answer:
                 return answer.status
         except urllib.error.HTTPError as refused:
             refused.close()
             return refused.code
         except OSError:
             return 0
-
-
-def _low_ports(count: int) -> list[int]:
-    """Ports below those from which outgoing connections are made: its parts call each other before all of them listen, and such a
-    call, or one of another test, may take a port that was free a moment ago."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = secrets.randbelow(20_000) + 10_000
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.add(port)
-    return list(found)
 
 
 def s3_settings(url: str, prefix: str = "", **more: Any) -> BlobsSettings:

@@ -21,6 +21,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,22 +34,48 @@ import psutil
 
 from tests.forks import POSSIBLE, Program, forks
 
-READY_SECONDS = 60.0
+READY_SECONDS = 240.0
 PAUSE_SECONDS = 0.01
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listened on a moment ago.
+    """A TCP port of the loopback interface that nobody listens on, and that no other test of this machine gets while we run.
 
     Not of those that the kernel gives to outgoing connections (from 32768 on, on Linux): tests with many clients would take it
     before its server does.
     """
     while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with _PORTS_LOCK:
+            if not _reserved(port):
+                continue
         with socket.socket() as probe, suppress(OSError):
-            port = 10_000 + secrets.randbelow(22_000)
             probe.bind(("127.0.0.1", port))
             return port
+
+
+_PORTS_LOCK = threading.Lock()
+_ports: set[int] = set()
+"""Those that this process has been given."""
+_ports_file: int | None = None
+"""A descriptor that stays open for as long as this process lives: to close it would give its locks up."""
+
+
+def _reserved(port: int) -> bool:
+    """Takes a port for this process, which keeps it until it ends: between two starts of a server nobody else gets it."""
+    global _ports_file
+    if port in _ports:
+        return False
+    if _ports_file is None:
+        path = Path(tempfile.gettempdir()) / f"hapta-tests-ports-{os.geteuid()}"
+        _ports_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(_ports_file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)  # one byte of the file stands for each port
+    except OSError:
+        return False
+    _ports.add(port)
+    return True
 
 
 class ServerFailed(RuntimeError):
@@ -191,8 +218,12 @@ class Server:
         self.start()
 
     def pause(self) -> None:
-        """Freezes the program: connections stay open and nothing answers."""
+        """Freezes the program: connections stay open and nothing answers. Returns when none of its threads runs any more."""
         _signal_tree(self.pid, signal.SIGSTOP)
+        root = psutil.Process(self.pid)
+        for process in [root, *root.children(recursive=True)]:
+            while _runs(process.pid):
+                time.sleep(PAUSE_SECONDS)
 
     def resume(self) -> None:
         _signal_tree(self.pid, signal.SIGCONT)
@@ -467,7 +498,7 @@ class HaptaServer(Server):
 
     def _ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=30) as answer:
                 return answer.status == 200
         except urllib.error.HTTPError as refused:
             refused.close()
@@ -518,6 +549,16 @@ def _signal_tree(pid: int, number: signal.Signals) -> None:
         for process in [root, *root.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a thread of a process that was told to stop has not done so yet: the signal only begins it."""
+    with suppress(OSError):  # it has ended, or this is no Linux
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                if (thread / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                    return True
+    return False
 
 
 def _guard(folder: Path) -> None:

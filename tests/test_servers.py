@@ -72,7 +72,7 @@ def test_servers_die_with_the_process_that_began_the_run(end: signal.Signals) ->
         guards = [child for child in psutil.Process(process.pid).children() if child.pid != server.pid]
         process.send_signal(end)
         process.wait()
-    assert psutil.wait_procs([server, *guards], timeout=30)[1] == []
+    assert psutil.wait_procs([server, *guards], timeout=120)[1] == []
     assert not Path(folder).exists()
 
 

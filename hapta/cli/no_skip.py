@@ -46,6 +46,7 @@ class Plan:
         drop: share of pushes whose connection is cut on purpose, 0 to 1.
         patience_seconds: how long a server may stay away before the test gives up.
         seed: makes batch sizes and cuts repeatable.
+        enough: asked once the seconds are over; pushes go on until it holds.
     """
 
     urls: Sequence[str]
@@ -58,6 +59,7 @@ class Plan:
     payload_bytes: int = 256
     patience_seconds: float = 30.0
     seed: int | None = None
+    enough: Callable[[], bool] = lambda: True
 
 
 @dataclass(slots=True)
@@ -212,7 +214,7 @@ class _Test:
     async def _push(self, client: _Client, number: int, until: float) -> None:
         chance = random.Random(None if self._plan.seed is None else self._plan.seed * 1000 + number)
         round_number = 0
-        while time.monotonic() < until:
+        while time.monotonic() < until or not self._plan.enough():
             size = max(1, int(_MAX_BATCH ** chance.random()))  # small batches are common, large ones happen
             logs = [_new_log(chance, number, round_number, n, self._plan.payload_bytes) for n in range(size)]
             round_number += 1

@@ -67,7 +67,7 @@ def test_it_says_where_it_listens_and_answers_there(folder: Path, serve: list[Se
     server = Served(folder)
     serve.append(server)
     assert re.fullmatch(r"Hapta \S+ listens on http://127\.0\.0\.1:\d+\n", server.line), server.told()
-    answer = httpx.get(server.url, timeout=60)
+    answer = httpx.get(server.url, timeout=120)
     assert answer.status_code == 200
     assert answer.json()["status"] == "ok"
     assert "server" not in answer.headers
@@ -78,7 +78,7 @@ def test_a_development_server_tells_of_the_secret_it_made_once(folder: Path, ser
     for times in (1, 0):
         server = Served(folder, "--data", "d")
         serve.append(server)
-        httpx.get(server.url, timeout=60)
+        httpx.get(server.url, timeout=120)
         server.end()
         assert server.told().count("Made a secret for development") == times
     assert (folder / "d" / "secrets" / "jwt_secret").is_file()
@@ -142,7 +142,7 @@ def test_tls_is_spoken_with_certificate_and_key(folder: Path, serve: list[Served
     serve.append(server)
     assert server.url.startswith("https://")
     assert (
-        httpx.get(f"{server.url}/healthz", verify=ssl.create_default_context(cafile=cert), timeout=60).status_code
+        httpx.get(f"{server.url}/healthz", verify=ssl.create_default_context(cafile=cert), timeout=120).status_code
         == 200
     )
 

@@ -86,5 +86,5 @@ async def test_frames_of_nonsense_are_no_socket_and_the_client_polls_instead(
         async with Hapta(f"http://127.0.0.1:{port}", state_dir=tmp_path, transport=transport) as hapta:
             await hapta.login("a@b.c", "correct horse")
             vault = await hapta.create_vault("notes")
-            async with Hints(vault), asyncio.timeout(20):
+            async with Hints(vault), asyncio.timeout(120):
                 await polled.wait()

@@ -178,7 +178,7 @@ async def test_the_other_devices_change_wakes_a_listener(device: Callable[[str],
     vault_a = await a.create_vault("notes")
     await b.login(EMAIL, PASSWORD)
     vault_b = await b.open_vault("notes")
-    async with asyncio.timeout(30), Hints(vault_b) as hints:
+    async with asyncio.timeout(120), Hints(vault_b) as hints:
         for number in range(5):
             vault_a.put("t", str(number), {"x": number})
             await vault_a.sync()
@@ -198,7 +198,7 @@ async def test_watching_brings_changes_of_both_sides_over(device: Callable[[str]
     synced: asyncio.Queue[FolderReport | Exception] = asyncio.Queue()
     stop = asyncio.Event()
     watching = asyncio.create_task(vault_a.folder(folder_a).watch(synced.put_nowait, stop))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         assert isinstance(await synced.get(), FolderReport)
         vault_b = await b.open_vault("notes")
         folder_b.mkdir()
@@ -225,7 +225,7 @@ async def test_a_folder_that_is_not_there_yet_is_watched_once_it_is(
     folder = (await a.create_vault("notes")).folder(path)
     changed = asyncio.Event()
     watching = asyncio.create_task(live.local_changes(folder, changed))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         done, _ = await asyncio.wait(
             (watching,), timeout=0.2
         )  # long enough to find nothing there; it must not end by that

@@ -51,7 +51,7 @@ class Account:
 def register(server: HaptaServer) -> Account:
     """A new account, made as any client of the base protocol makes it."""
     email = f"{uuid.uuid4().hex}@example.org"
-    answer = httpx.post(f"{server.url}/auth/register", json={"email": email, "password": PASSWORD}, timeout=30)
+    answer = httpx.post(f"{server.url}/auth/register", json={"email": email, "password": PASSWORD}, timeout=120)
     assert answer.status_code == 201, answer.text
     return Account(email, answer.json()["token"])
 

@@ -81,7 +81,7 @@ class OAuthServer:
         email = f"{uuid.uuid4().hex}@example.org"
         if name is None:
             body = {"email": email, "password": PASSWORD}
-            assert httpx.post(f"{self.url}/auth/register", json=body, timeout=30).status_code == 201
+            assert httpx.post(f"{self.url}/auth/register", json=body, timeout=120).status_code == 201
             return email, PASSWORD
         with Person(self.url, email, PASSWORD) as person:
             page = person.open(f"{self.url}/identity/register")

@@ -70,7 +70,7 @@ await inPage(async (page, given) => {
   await press("Create the account");
   await page.getByRole("heading", { name: "Enter the code" }).waitFor();
   await look("verify");
-  const gaveUp = AbortSignal.timeout(20_000);
+  const gaveUp = AbortSignal.timeout(120_000);
   const code = await mailedCode(outbox, gaveUp);
   await page.getByLabel("Code").fill(code === "000000" ? "111111" : "000000");
   await press("Verify");

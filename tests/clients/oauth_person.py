@@ -77,7 +77,7 @@ class Person:
         self.email = email
         self.password = password
         self.pages: list[httpx.Response] = []
-        self.http = httpx.Client(follow_redirects=False, timeout=30)
+        self.http = httpx.Client(follow_redirects=False, timeout=120)
 
     def __enter__(self) -> Person:
         return self

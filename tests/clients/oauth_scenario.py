@@ -48,7 +48,7 @@ class Scenario:
         self.to = target
         self.notes: Notes = {}
         self.people = ExitStack()
-        self.http = httpx.Client(headers={"origin": ELSEWHERE}, timeout=30)
+        self.http = httpx.Client(headers={"origin": ELSEWHERE}, timeout=120)
         self.metadata: Json = self.http.get(f"{target.issuer}/.well-known/openid-configuration").json()
 
     def run(self) -> Notes:

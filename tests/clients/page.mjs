@@ -24,7 +24,7 @@ export async function inPage(visit) {
     const address = new URL(request.url());
     if (address.protocol !== "data:" && address.protocol !== "blob:") origins.add(address.origin);
   });
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(120_000);
   try {
     const found = await visit(page, given);
     console.log(JSON.stringify({ ...found, errors, violations, origins: [...origins] }));

@@ -42,9 +42,9 @@ const stranger = await connected({ token: "b" });
 seen.transports = [machine, app, other].map((socket) => socket.io.engine.transport.name);
 
 seen.ping = await app.emitWithAck("ping");
-seen.call = await app.timeout(10000).emitWithAck("rpc-call", { method: "m1:run", params: "p" });
-seen.nobody = await app.timeout(10000).emitWithAck("rpc-call", { method: "m2:run", params: "p" });
-seen.strangers = await stranger.timeout(10000).emitWithAck("rpc-call", { method: "m1:run", params: "p" });
+seen.call = await app.timeout(120000).emitWithAck("rpc-call", { method: "m1:run", params: "p" });
+seen.nobody = await app.timeout(120000).emitWithAck("rpc-call", { method: "m2:run", params: "p" });
+seen.strangers = await stranger.timeout(120000).emitWithAck("rpc-call", { method: "m1:run", params: "p" });
 seen.invalid = await app.emitWithAck("update-metadata", { sid: 1 });
 
 let strange = 0;
@@ -59,14 +59,14 @@ machine.emit("session-revived", { sessionId: "s1" }, "an argument too many");
 seen.relayed = await relayed;
 
 const closing = once(other, "disconnect");
-const binary = await other.timeout(10000).emitWithAck("message", { sid: "s1", message: new Uint8Array([1, 2, 3]) });
+const binary = await other.timeout(120000).emitWithAck("message", { sid: "s1", message: new Uint8Array([1, 2, 3]) });
 seen.binary = binary.message;
 other.disconnect();
 seen.reason = await closing;
 
 machine.off("rpc-request");
 machine.on("rpc-request", () => machine.disconnect());
-seen.gone = await app.timeout(10000).emitWithAck("rpc-call", { method: "m1:run", params: "p" });
+seen.gone = await app.timeout(120000).emitWithAck("rpc-call", { method: "m1:run", params: "p" });
 seen.strange = strange;
 for (const socket of [app, stranger]) socket.disconnect();
 console.log(JSON.stringify(seen));

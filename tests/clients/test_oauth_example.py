@@ -72,10 +72,10 @@ def example(server_run: Run, tmp_path: Path) -> Iterator[Example]:
 
 def test_people_sign_in_to_the_example_app_take_their_access_back_and_leave(example: Example) -> None:
     body = {"email": "ada@example.org", "password": PASSWORD}
-    assert httpx.post(f"{example.hapta}/auth/register", json=body, timeout=30).status_code == 201
+    assert httpx.post(f"{example.hapta}/auth/register", json=body, timeout=120).status_code == 201
     with (
         Person(example.hapta, "ada@example.org", PASSWORD) as person,
-        httpx.Client(base_url=example.app, timeout=30) as app,
+        httpx.Client(base_url=example.app, timeout=120) as app,
     ):
         assert "Nobody is signed in" in app.get("/").text
 

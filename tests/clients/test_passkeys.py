@@ -29,7 +29,7 @@ def test_a_passkey_is_made_and_signs_in_by_button_by_offer_and_as_second_step(
     browser: Browser, house: HaptaServer
 ) -> None:
     url = f"http://localhost:{house.port}"
-    made = httpx.post(f"{house.url}/auth/register", json={"email": EMAIL, "password": PASSWORD}, timeout=30)
+    made = httpx.post(f"{house.url}/auth/register", json={"email": EMAIL, "password": PASSWORD}, timeout=120)
     assert made.status_code == 201, made.text
     found = browser.visit(
         "passkeys.mjs", url=url, email=EMAIL, password=PASSWORD, shots=os.environ.get("SCREENSHOTS", "")

@@ -32,11 +32,11 @@ class Inbox:
         self.gaps.put_nowait(None)
 
     async def expect(self, count: int) -> list[bytes]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return [await self.messages.get() for _ in range(count)]
 
     async def expect_gap(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await self.gaps.get()
 
 
@@ -186,6 +186,9 @@ async def test_after_redis_died_subscribers_are_told_of_the_gap_and_messages_flo
     await to_thread.run_sync(own_redis.kill)
     late = Inbox()
     await bus.publish("news", b"into the void")
+    sender = bus._sender
+    assert sender is not None
+    await sender
     await to_thread.run_sync(own_redis.start)
     await inbox.expect_gap()
     await bus.subscribe("later", late.receive)

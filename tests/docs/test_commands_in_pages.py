@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+
+from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```sh run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,12 +37,6 @@ def programs_of(page: Path) -> dict[str, str]:
 
 def expectations(script: str) -> list[str]:
     return re.findall(r"^# expect: (.+)$", script, re.MULTILINE)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 Protocol = Literal["native", "socketio"]
-SECONDS = 30.0
+SECONDS = 120.0
 """So long a test waits for what has to come."""
 REFUSED = (OSError, InvalidHandshake, ConnectionClosed, TimeoutError)
 """What opening a connection may end in while servers come and go."""

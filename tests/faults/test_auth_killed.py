@@ -48,7 +48,7 @@ def test_a_code_flow_completes_although_the_auth_server_is_killed_before_each_of
         }
     )
     killer = Killer(pair.auth)
-    with httpx.Client(trust_env=False, timeout=60) as http:
+    with httpx.Client(trust_env=False, timeout=120) as http:
         account = pair.account(http)
         http.event_hooks = {"request": [killer]}
         with Person(pair.url, account["email"], PASSWORD) as person:

@@ -24,13 +24,25 @@ BEFORE_THE_FAULT = 300
 
 async def prove(topology: Topology, *, fault: Callable[[], None] | None = None, seed: int = 1) -> no_skip.Report:
     """Runs the test, and the fault in its middle; nothing may be lost, doubled or skipped."""
-    plan = no_skip.Plan(
-        urls=topology.urls, token=await topology.account(), seconds=SECONDS, drop=0.1, payload_bytes=48, seed=seed
-    )
     due = anyio.Event()
     reports: list[no_skip.Report] = []
     latest = no_skip.Progress()
     acknowledged_when_back = 0
+    is_back = fault is None
+
+    def enough() -> bool:
+        return is_back and latest.cuts > 0 and latest.acknowledged > max(acknowledged_when_back, BEFORE_THE_FAULT)
+
+    plan = no_skip.Plan(
+        urls=topology.urls,
+        token=await topology.account(),
+        seconds=SECONDS,
+        drop=0.1,
+        payload_bytes=48,
+        patience_seconds=120.0,
+        seed=seed,
+        enough=enough,
+    )
 
     def on_progress(now: no_skip.Progress) -> None:
         nonlocal latest
@@ -39,11 +51,11 @@ async def prove(topology: Topology, *, fault: Callable[[], None] | None = None, 
             due.set()
 
     async def strike() -> None:
-        nonlocal acknowledged_when_back
+        nonlocal acknowledged_when_back, is_back
         assert fault is not None
         await due.wait()
         await run_sync(fault)
-        acknowledged_when_back = latest.acknowledged
+        acknowledged_when_back, is_back = latest.acknowledged, True
 
     async def test() -> None:
         reports.append(await no_skip.run(plan, on_progress))
@@ -99,8 +111,16 @@ async def test_the_test_itself_finds_a_server_that_skips(new_hapta: NewHapta, tm
 
     topology = on_sqlite(new_hapta)
     database = topology.workers[0].data / "hapta.db"
-    plan = no_skip.Plan(urls=topology.urls, token=await topology.account(), seconds=2.0, drop=0.0, payload_bytes=48)
     struck = False
+    plan = no_skip.Plan(
+        urls=topology.urls,
+        token=await topology.account(),
+        seconds=2.0,
+        drop=0.0,
+        payload_bytes=48,
+        patience_seconds=120.0,
+        enough=lambda: struck,
+    )
 
     def on_progress(now: no_skip.Progress) -> None:
         nonlocal struck

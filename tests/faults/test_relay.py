@@ -260,13 +260,14 @@ async def test_a_server_that_is_told_to_stop_loses_nothing_that_it_acknowledged(
 ) -> None:
     """Of two workers the first one stops while all is well, and the last one when Redis has gone away as well."""
     redis: RedisServer | None = None
+    patience = {"HAPTA_SERVER_SHUTDOWN_SECONDS": "600", "HAPTA_RELAY_RPC_SECONDS": "600"}
     if where == "sqlite":
-        topology = on_sqlite(new_hapta)
+        topology = on_sqlite(new_hapta, **patience)
         database_url = f"sqlite:///{topology.workers[0].data / 'hapta.db'}"
     else:
         redis, database_url = request.getfixturevalue("own_redis"), request.getfixturevalue("postgres_url")
         assert redis is not None
-        topology = on_postgres(new_hapta, database_url, redis.url)
+        topology = on_postgres(new_hapta, database_url, redis.url, None, **patience)
     workers = topology.workers
     token = await topology.account()
     async with AsyncExitStack() as stack:
@@ -300,7 +301,7 @@ async def test_a_server_that_is_told_to_stop_loses_nothing_that_it_acknowledged(
                 await writers.many()
                 if redis is not None and worker is workers[-1]:
                     await run_sync(redis.kill)
-                async with asyncio.timeout(15):  # less than the server's own patience, and than that of a call
+                async with asyncio.timeout(SECONDS):  # less than the server's own patience, and than that of a call
                     assert await run_sync(worker.stop) == 0
                 ending = [*lines[worker], callers[worker], *([machine] if worker is workers[-1] else [])]
                 assert [await one.gone() for one in ending] == [1012] * len(ending)

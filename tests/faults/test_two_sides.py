@@ -54,14 +54,14 @@ async def test_a_password_change_cut_in_two_is_whole_after_the_restart(
         }
     )
     server.start()
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=120) as http:
         made = (await http.post("/auth/register", json=CREDENTIALS)).json()
         headers = {"authorization": f"Bearer {made['token']}"}
         assert (await http.get("/auth/me", headers=headers)).status_code == 200
     server.kill()
     await change_and_die(urls[0], tmp_path, made["user"]["id"])
     server.start()
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=120) as http:
         assert (await http.get("/auth/me", headers=headers)).status_code == 401
         assert (await http.post("/auth/login", json=CREDENTIALS)).status_code == 401
         assert (await http.post("/auth/login", json={**CREDENTIALS, "password": NEW})).status_code == 200

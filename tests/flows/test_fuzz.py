@@ -107,7 +107,7 @@ def schema() -> Any:
 
 def new_token(url: str) -> str:
     account = {"email": f"{uuid4()}@example.org", "password": "correct horse battery staple"}
-    answer = requests.post(f"{url}/auth/register", json=account, timeout=30)
+    answer = requests.post(f"{url}/auth/register", json=account, timeout=120)
     assert answer.status_code == 201, answer.text
     return answer.json()["token"]
 
@@ -131,7 +131,7 @@ def test_answers_conform_to_the_document(
                 server.url,
                 session=session,
                 headers={"Authorization": f"Bearer {token}"},
-                timeout=30,
+                timeout=120,
                 allow_redirects=False,  # some lead out of this server
             )
         if path.startswith("/auth/") and answer.status_code < 300:
@@ -488,13 +488,13 @@ def test_nonsense_in_frames_ends_neither_the_server_nor_another_socket(tmp_path:
         @examples(200)
         @given(st.lists(FRAMES, max_size=5), st.booleans())
         def check(frames: list[Any], authenticated: bool) -> None:
-            code = run(asyncio.wait_for(attack(frames, authenticated), 30))
+            code = run(asyncio.wait_for(attack(frames, authenticated), 120))
             codes.add(code)
             assert code is None or code in ENDINGS, f"closed with {code}"
             if not authenticated:
                 assert code == 4401
 
         check()
-        run(asyncio.wait_for(is_well(other), 30))
+        run(asyncio.wait_for(is_well(other), 120))
         run(other.__aexit__(None, None, None))
         assert {None, 4401} <= codes

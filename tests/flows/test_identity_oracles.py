@@ -77,7 +77,9 @@ async def test_a_failed_login_costs_the_same_whether_or_not_there_is_an_account(
         assert usual["unhashed"] != usual["wrong"]
         assert {hashes for kind in ("wrong", "unknown") for hashes, _, _ in work[kind]} == {1}
         assert 0.35 < superiority(times["wrong"], times["unknown"]) < 0.65
-        assert superiority(times["wrong"], times["unhashed"]) > 0.95  # what is not alike, this would show
+        assert (
+            superiority(times["wrong"], times["unhashed"]) > 0.8
+        )  # what is not alike, this would show, far out of that band
 
 
 async def test_nobody_locks_the_owner_out_of_a_browser_that_was_here_before(tmp_path: Path, clock: FakeClock) -> None:

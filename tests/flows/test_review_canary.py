@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-import hapta.db
-from hapta.db.database import Database
+from hapta.db.database import Database, ReadTx
 from hapta.identity.models import Origin
 from hapta.identity.webhooks.models import NewWebhook
 from hapta.testing.server import TestHapta
 from tests.flows.identity_story import Story
 
-FOLDER = Path(next(iter(hapta.db.__path__))) / "migrations"
-TABLES = sorted({name for file in FOLDER.glob("*.sql") for name in re.findall(r"CREATE TABLE (\w+)", file.read_text())})
+TABLES = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
+    "postgres": "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'",
+}
 
 
 async def kept(db: Database) -> list[tuple[str, bytes]]:
     """Every value of every table."""
+
+    async def tables(tx: ReadTx) -> list[str]:
+        return [name for (name,) in await tx.fetch_all(TABLES[db.engine]) if name.startswith(("auth_", "res_"))]
+
     found: list[tuple[str, bytes]] = []
-    for table in TABLES:
-        if not table.startswith(("auth_", "res_")):
-            continue
+    for table in await db.read(tables):
         rows = await db.read(lambda tx, table=table: tx.fetch_all(f"SELECT * FROM {table}"))
         for row in rows:
             found += [

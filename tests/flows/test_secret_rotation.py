@@ -55,7 +55,7 @@ class Front:
         self._under_way: dict[int, int] = {}
         self._ended = asyncio.Event()
         transport = httpx.ASGITransport(cast(Any, self), raise_app_exceptions=True)
-        self.http = httpx.AsyncClient(transport=transport, base_url=URL, timeout=30)
+        self.http = httpx.AsyncClient(transport=transport, base_url=URL, timeout=120)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         server = self.live[next(self._turn) % len(self.live)]

@@ -14,7 +14,7 @@ from tests.servers import HaptaServer
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=60) as client:
+    with httpx.Client(trust_env=False, timeout=120) as client:
         yield client
 
 

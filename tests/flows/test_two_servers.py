@@ -27,12 +27,12 @@ from tests.servers import free_port
 
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-TOO_LATE_SECONDS = 30.0
+TOO_LATE_SECONDS = 120.0
 
 
 @pytest.fixture
 def http() -> Any:
-    with httpx.Client(trust_env=False, timeout=60) as client:
+    with httpx.Client(trust_env=False, timeout=120) as client:
         yield client
 
 

@@ -23,7 +23,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from tests.gateway.pocketbase_schema import COLLECTIONS, TABLES, settings
-from tests.servers import Run, Server
+from tests.servers import Run, Server, free_port
 
 Json = Any
 
@@ -100,7 +100,7 @@ class PocketBaseHouse:
         self.server = server
         self.mails = mails
         self.url = server.url
-        self.http = httpx.Client(base_url=server.url, timeout=30.0)
+        self.http = httpx.Client(base_url=server.url, timeout=120)
         self._token = ""
 
     def close(self) -> None:
@@ -211,7 +211,7 @@ class Mails:
 
     def __init__(self) -> None:
         self._arrived: queue.Queue[tuple[list[str], str, str]] = queue.Queue()
-        self._controller = _Controller(self, hostname="127.0.0.1", port=_free_port())
+        self._controller = _Controller(self, hostname="127.0.0.1", port=free_port())
 
     @property
     def port(self) -> int:
@@ -227,7 +227,7 @@ class Mails:
         while not self._arrived.empty():
             self._arrived.get_nowait()
 
-    def next(self, seconds: float = 10.0, *, holding: str = "") -> tuple[list[str], str, str]:
+    def next(self, seconds: float = 120.0, *, holding: str = "") -> tuple[list[str], str, str]:
         """The next mail: recipients, subject, text. Waits for it; `queue.Empty` when none comes.
 
         Args:
@@ -251,12 +251,6 @@ class Mails:
 class _Controller(Controller):
     def factory(self) -> SMTP:
         return SMTP(self.handler, enable_SMTPUTF8=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def make_template(run: Run, mails: Mails) -> Path:

@@ -41,7 +41,7 @@ from hapta.settings.gateway import GatewaySettings
 from tests.gateway.pocketbase_house import Person, PocketBaseHouse
 from tests.http.house import Known
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 """Only to fail instead of hanging."""
 
 

@@ -25,7 +25,7 @@ Json = Any
 
 _REQUEST = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE) [^ ]+(?= HTTP/1\.1\r\n)")
 STREAM = "GET /api/realtime"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 """Only to fail instead of hanging."""
 
 

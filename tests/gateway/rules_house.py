@@ -118,7 +118,7 @@ def house_file(folder: Path, text: str) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def ruled(folder: Path, text: str, *, threads: int = 2, timeout_ms: int = 5000) -> AsyncIterator[RulesHouse]:
+async def ruled(folder: Path, text: str, *, threads: int = 2, timeout_ms: int = 60_000) -> AsyncIterator[RulesHouse]:
     """Rules from a text; what `hapta.rules` offers is imported."""
     path = house_file(folder, text)
     world, counted = World(), Counted()

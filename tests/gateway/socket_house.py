@@ -21,7 +21,7 @@ from tests.servers import HaptaServer, Run
 
 Json = Any
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 """Only to fail instead of hanging."""
 SOCKET = "/gateway/v1/socket"
 

@@ -16,7 +16,9 @@ from tests.gateway.bodies_house import FORM
 from tests.gateway.pocketbase_house import PocketBaseHouse
 
 NOTES = "/api/collections/notes/records"
-_REAL = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_REAL = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 _TEXTS = st.text('0123456789.-+eE tru[]{}"a', max_size=10) | st.text(st.characters(codec="utf-8"), max_size=8)
 
 

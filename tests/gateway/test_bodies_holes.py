@@ -307,7 +307,9 @@ async def test_a_long_envelope_is_refused() -> None:
 _NAMES = st.text("iIdDeEnNtTyYpPaAsSwWoOrR_-\u017f\u212a", min_size=1, max_size=10)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     identity=st.sampled_from(
         ["identity", "IDENTITY", "iDentity", "_identity", "identity-", "ident\u0131ty", "identit"]
@@ -340,7 +342,9 @@ _PARTS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(parts=_PARTS, size=st.sampled_from([5, 64, 65536]))
 async def test_any_form_with_files_is_stored_as_if_it_had_been_sent_directly(
     pocketbase: PocketBaseHouse, notes: Collection, parts: list[tuple[str, str]], size: int

@@ -114,7 +114,9 @@ _VALUES = st.recursive(
     ),
     max_leaves=12,
 )
-_REAL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_REAL = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 def _stored(pocketbase: PocketBaseHouse, raw: bytes) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ import pytest
 from hapta.gateway.cache.models import Entry, Loaded
 from hapta.gateway.cache.service import Cache
 from hapta.gateway.catalog.service import Catalog
+from hapta.gateway.changes import service
 from hapta.gateway.changes.service import Changes
 from hapta.gateway.errors import UpstreamAway, UpstreamBroken, UpstreamSlow
 from hapta.gateway.models import NOBODY, Client, Operation
@@ -22,7 +23,14 @@ from hapta.kit.clock import SystemClock
 from hapta.settings.gateway import GatewaySettings
 from tests.gateway.pocketbase_house import PocketBaseHouse
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120.0
+"""Only to fail instead of hanging."""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stream is taken for dead because the machine is busy."""
+    monkeypatch.setattr(service, "ECHO_SECONDS", PATIENCE_SECONDS)
 
 
 @dataclass
@@ -69,7 +77,7 @@ class Wired:
 async def wired(house: PocketBaseHouse) -> AsyncIterator[Wired]:
     own, clock = GatewaySettings(canary_seconds=0.5, schema_seconds=3600), SystemClock()
     async with AsyncExitStack() as stack:
-        pb = PocketBase(house.url)
+        pb = PocketBase(house.url, answer_seconds=PATIENCE_SECONDS)
         stack.push_async_callback(pb.close)
         superuser = Superuser(pb, house.email, house.password, clock)
         catalog = Catalog(superuser, clock, own)

@@ -130,7 +130,7 @@ async def test_new_renamed_and_deleted_collections_are_seen_without_being_asked_
         async def after(method: str, path: str, json: dict[str, str] | None = None) -> set[str]:
             event = changed(catalog)
             house.request(method, path, json)
-            await asyncio.wait_for(event.wait(), 30)
+            await asyncio.wait_for(event.wait(), 120)
             return {one.name for one in catalog.all()} & {"fresh", "renamed"}
 
         assert await after("POST", "/api/collections", {"name": "fresh", "type": "base"}) == {"fresh"}
@@ -166,7 +166,7 @@ async def test_without_pocketbase_nothing_is_resolved_until_it_is_there(
             catalog.resolve("notes")
         event = changed(catalog)
         house.server.start()
-        await asyncio.wait_for(event.wait(), 30)
+        await asyncio.wait_for(event.wait(), 120)
         assert catalog.resolve("notes").id == "pbc_notes"
 
 

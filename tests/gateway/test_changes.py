@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from hapta.gateway.catalog.service import Catalog
+from hapta.gateway.changes import service
 from hapta.gateway.changes.canary import CANARY
 from hapta.gateway.changes.service import Changes
 from hapta.gateway.pocketbase.superuser import Superuser
@@ -18,6 +21,14 @@ from tests.gateway.pocketbase_house import PocketBaseHouse
 from tests.gateway.realtime_house import PATIENCE_SECONDS, Collections, Counted
 
 NewPocketBase = Callable[[], PocketBaseHouse]
+SOON_SECONDS = 1.0
+"""So late an echo may come where a test waits for a stream to be given up: whatever else that ends on a busy machine is lawful."""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stream is taken for dead because the machine is busy."""
+    monkeypatch.setattr(service, "ECHO_SECONDS", PATIENCE_SECONDS)
 
 
 class Watcher:
@@ -25,7 +36,7 @@ class Watcher:
 
     def __init__(self, house: PocketBaseHouse, **settings: Any) -> None:
         self.house = house
-        self.pb = PocketBase(house.url, answer_seconds=2.0)
+        self.pb = PocketBase(house.url, answer_seconds=PATIENCE_SECONDS)
         self.upstream = Counted(self.pb)
         self.collections = Collections(house)
         self.told: list[Any] = []
@@ -60,6 +71,16 @@ class Watcher:
 
     async def both_live(self) -> None:
         await self.until(lambda: all(stream.live for stream in self.changes.streams))
+
+    async def hears_of_writes(self) -> None:
+        """Returns once a new record was told of. One that is made while a stream is taken for dead counts as part of the gap."""
+        heard = False
+        while not heard:
+            gaps = self.told.count("gap")
+            record = await self.superuser.request("POST", "/api/collections/secret/records", {"text": "x"})
+            change = ("pbc_secret", record["id"], "create")
+            await self.until(lambda change=change, gaps=gaps: change in self.told or self.told.count("gap") > gaps)
+            heard = change in self.told
 
     async def write(self, kind: str, *arguments: Any, **fields: Any) -> Any:
         return await asyncio.to_thread(getattr(self.house, kind), *arguments, **fields)
@@ -128,19 +149,20 @@ async def test_a_canary_that_somebody_deleted_comes_back(new_pocketbase: NewPock
 
 
 async def test_a_silent_pocketbase_is_noticed_and_all_counts_as_changed_when_it_speaks_again(
-    new_pocketbase: NewPocketBase,
+    new_pocketbase: NewPocketBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "ECHO_SECONDS", SOON_SECONDS)
     house = new_pocketbase()
     async with watching(house) as watcher:
         await watcher.both_live()
         house.server.pause()
         try:
-            await watcher.until_told("lost")
-            assert not watcher.changes.live
+            await watcher.until(lambda: not watcher.changes.live)
+            lost = len(watcher.told) - 1
         finally:
             house.server.resume()
-        await watcher.until(lambda: watcher.told.count("live") == 2)
-        assert watcher.told[-3:] == ["lost", "gap", "live"]
+        await watcher.until(lambda: "live" in watcher.told[lost:])
+        assert watcher.told[lost : lost + 3] == ["lost", "gap", "live"]
 
 
 async def test_a_pocketbase_that_was_killed_is_found_again(new_pocketbase: NewPocketBase) -> None:
@@ -150,7 +172,7 @@ async def test_a_pocketbase_that_was_killed_is_found_again(new_pocketbase: NewPo
         house.server.kill()
         await watcher.until_told("lost")
         house.server.start()
-        await watcher.until(lambda: watcher.told.count("live") == 2)
+        await watcher.until(lambda: watcher.told.count("live") >= 2)
         await watcher.both_live()
         made = await watcher.write("create", "secret", text="x")
         await watcher.until_told(("pbc_secret", made["id"], "create"))
@@ -193,8 +215,8 @@ async def test_a_new_collection_is_listened_to_and_all_counts_as_changed(new_poc
         await asyncio.to_thread(watcher.collections.load)
         watcher.collections.tell()
         assert not watcher.changes.live
-        await watcher.until(lambda: watcher.told.count("live") == 2)
-        assert watcher.told[-3:] == ["lost", "gap", "live"]
+        await watcher.until(lambda: watcher.changes.live)
+        assert watcher.told == ["gap", "live", "lost", "gap", "live"]
         made = await watcher.write("create", "fresh")
         await watcher.until_told((house.collection("fresh")["id"], made["id"], "create"))
 
@@ -227,18 +249,19 @@ async def test_nothing_runs_on_after_its_end(new_pocketbase: NewPocketBase) -> N
 
 
 async def test_a_superuser_whose_key_was_changed_listens_again_after_another_login(
-    new_pocketbase: NewPocketBase,
+    new_pocketbase: NewPocketBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "ECHO_SECONDS", SOON_SECONDS)
     house = new_pocketbase()
     async with watching(house) as watcher:
         await watcher.both_live()
         own = next(one for one in house.records("_superusers") if one["email"] == house.email)
+        gaps = watcher.told.count("gap")
         # PocketBase takes the streams for guests' from now on, and says nothing of it.
         await watcher.write("update", "_superusers", own["id"], **{"tokenKey:autogenerate": ""})
-        await watcher.until_told("lost")
-        await watcher.until(lambda: watcher.told.count("live") == 2)
-        made = await watcher.superuser.request("POST", "/api/collections/secret/records", {"text": "x"})
-        await watcher.until_told(("pbc_secret", made["id"], "create"))
+        # Both may be lost before one is back, or one after the other: either way nobody knows what was missed.
+        await watcher.until(lambda: watcher.told.count("gap") > gaps and watcher.changes.live)
+        await watcher.hears_of_writes()
 
 
 async def test_the_catalog_tells_it_of_new_collections(new_pocketbase: NewPocketBase) -> None:

@@ -15,7 +15,7 @@ CORPUS: list[dict[str, str]] = json.loads(Path(__file__).with_name("closed_corpu
 
 def call(server: HaptaServer, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
     """A request whose path goes out as it is written: other clients would clean it."""
-    connection = HTTPConnection(server.url.partition("//")[2], timeout=30)
+    connection = HTTPConnection(server.url.partition("//")[2], timeout=120)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
         for name, value in {**headers, "content-type": "application/json", "content-length": str(len(body))}.items():

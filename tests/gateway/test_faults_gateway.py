@@ -20,6 +20,7 @@ from tests.servers import HaptaServer, Run, free_port
 AWAY = frozenset({502, 503, 504})
 COUNTER = "/api/collections/counters/records/counter00000001"
 CANARY_SECONDS = 0.5
+"""On a busy machine streams may be taken for dead now and then, so that for a moment nothing is kept: no defect."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def world(server_run: Run, _pocketbase_template: Any, _pocketbase_mails: Mails) 
         furnish,
         HAPTA_GATEWAY_CANARY_SECONDS=str(CANARY_SECONDS),
         HAPTA_GATEWAY_CACHE_TTL_SECONDS="3600",
-        HAPTA_GATEWAY_UPSTREAM_SECONDS="2",
+        HAPTA_GATEWAY_UPSTREAM_SECONDS="5",
     ) as world:
         yield world
 
@@ -142,10 +143,10 @@ class Clients:
         self._http.close()
 
 
-def kept_again(world: World) -> None:
-    """Returns when answers are kept again."""
+def kept_again(world: World, address: str = COUNTER) -> None:
+    """Returns when answers are kept again, that of this address too."""
     began = time.monotonic()
-    while httpx.get(world.url + COUNTER).headers.get("x-hapta-cache") != "HIT":
+    while httpx.get(world.url + address).headers.get("x-hapta-cache") != "HIT":
         assert time.monotonic() - began < PATIENCE_SECONDS
 
 
@@ -171,26 +172,29 @@ def test_a_pocketbase_that_hangs_is_told_so_in_time_and_goes_on_afterwards(world
     target = "/api/collections/notes/records?filter=rank>2&sort=-rank"
     world.house.server.pause()
     try:
-        slow = httpx.get(world.url + target, timeout=PATIENCE_SECONDS)
-        written = httpx.patch(world.url + COUNTER, json={"n": -1}, timeout=PATIENCE_SECONDS)
+        with ThreadPoolExecutor(2) as threads:
+            reading = threads.submit(httpx.get, world.url + target)
+            writing = threads.submit(httpx.patch, world.url + COUNTER, json={"n": -1})
+        slow, written = reading.result(), writing.result()
     finally:
         world.house.server.resume()
     assert (slow.status_code, written.status_code) == (504, 504)
     assert told_to_wait(slow)
     assert told_to_wait(written)
     # Nobody knows whether that was written: what is read from now on is what there is.
-    httpx.patch(world.url + COUNTER, json={"n": -2}, timeout=PATIENCE_SECONDS).raise_for_status()
+    httpx.patch(world.url + COUNTER, json={"n": -2}).raise_for_status()
     assert httpx.get(world.url + COUNTER).json() == world.house.http.get(COUNTER).json()
     assert httpx.get(world.url + target).status_code == 200
 
 
 def test_a_write_whose_answer_is_lost_drops_what_was_kept(world: World) -> None:
     address = "/api/collections/notes/records/note00000000011"
+    upstream = "PATCH /api/collections/pbc_notes/records/note00000000011"
     httpx.get(world.url + address)
-    with ThreadPoolExecutor(1) as threads, world.relay.holding("PATCH ") as held:
-        writing = threads.submit(httpx.patch, world.url + address, json={"title": "written all the same"}, timeout=60)
+    with ThreadPoolExecutor(1) as threads, world.relay.holding(upstream) as held:
+        writing = threads.submit(httpx.patch, world.url + address, json={"title": "written all the same"})
         assert held.wait(PATIENCE_SECONDS)
-        assert world.relay.cut("PATCH ") >= 1
+        assert world.relay.cut(upstream) == 1
         assert told_to_wait(writing.result())
     assert httpx.get(world.url + address).json()["title"] == "written all the same"
 
@@ -200,10 +204,9 @@ def test_without_the_streams_of_changes_nothing_old_is_told(
     world: World, silently: bool, record_property: Callable[[str, object], None]
 ) -> None:
     """Kept answers last an hour here, so only the loss of the streams can end them: a reset at once, silence by the canary."""
-    address = f"{world.url}/api/collections/notes/records/note00000000012"
-    kept_again(world)
-    httpx.get(address)
-    assert httpx.get(address).headers["x-hapta-cache"] == "HIT"
+    path = "/api/collections/notes/records/note00000000012"
+    address = world.url + path
+    kept_again(world, path)
     lost = world.relay.holding(STREAM) if silently else world.relay.away(STREAM)
     with lost:
         world.house.update("notes", "note00000000012", title=f"unheard {silently}")

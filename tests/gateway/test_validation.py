@@ -124,7 +124,9 @@ _ANY = st.one_of(
 _NAMES = ["title", "slug", "text", "kind", "tags", "published", "score", "contact", "due", "meta", "place", "internal"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.dictionaries(st.sampled_from(_NAMES), _ANY, max_size=4))
 @example(data={"tags": [""]})
 @example(data={"score": True})

@@ -56,7 +56,7 @@ async def served(
 
 async def greeted(connection: socket.socket) -> bool:
     connection.setblocking(False)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         return await asyncio.get_running_loop().sock_recv(connection, 100) == GREETING
 
 
@@ -102,7 +102,7 @@ def test_a_long_turn_of_the_loop_lets_connections_in_at_its_steps() -> None:
         async with served(socket.socket(), backlog=1) as (_, address):
             clients: list[socket.socket] = []
             for _ in range(10):  # the kernel holds two of them
-                clients.append(socket.create_connection(address, timeout=20))
+                clients.append(socket.create_connection(address, timeout=120))
                 for _ in range(STEPS):
                     loop.step()
             for client in clients:
@@ -156,7 +156,7 @@ def test_a_server_that_is_closed_lets_go_of_whoever_waits() -> None:
             assert isinstance(server, Accepting)
             assert server.is_serving()
             assert [one.getsockname() for one in server.sockets] == [address]
-            clients = [socket.create_connection(address, timeout=20) for _ in range(5 * PORTION)]
+            clients = [socket.create_connection(address, timeout=120) for _ in range(5 * PORTION)]
             server.take()
             server.close()
             assert not server.is_serving()
@@ -183,7 +183,7 @@ def test_one_that_speaks_no_tls_ends_nobody_else(tmp_path: Path) -> None:
         with socket.create_connection((host, port)) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
             reader, writer = await asyncio.open_connection(host, port, ssl=trusting, server_hostname="localhost")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 assert await reader.readexactly(len(GREETING)) == GREETING
             writer.close()
         server.close()

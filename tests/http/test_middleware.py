@@ -260,7 +260,7 @@ async def raw(url: str, *pieces: bytes) -> bytes:
         writer.write(piece)
         await writer.drain()
     try:
-        async with asyncio.timeout(30):  # it is not awaited for ever if the server never closes
+        async with asyncio.timeout(120):  # it is not awaited for ever if the server never closes
             return await reader.read()
     finally:
         writer.close()

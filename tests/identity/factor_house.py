@@ -27,7 +27,7 @@ from tests.identity.page_house import Visitor
 PASSWORD = "correct horse battery staple"
 EMAIL = "ada@example.com"
 WHENCE = Origin(address="192.0.2.7")
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 
 
 @dataclass

@@ -173,7 +173,7 @@ async def test_the_dispatcher_is_woken_by_a_commit(house: MessageHouse, provider
     house.outbox.start()
     await put(house)
     house.outbox.wake()
-    await asyncio.wait_for(provider.got_one.wait(), 30)
+    await asyncio.wait_for(provider.got_one.wait(), 120)
     assert len(provider.taken) == 1
 
 
@@ -190,7 +190,7 @@ async def test_closing_ends_the_dispatcher_also_in_the_moment_in_which_it_is_wok
     house.outbox.wake()
     for _ in range(turns):
         await asyncio.sleep(0)
-    async with asyncio.timeout(30):  # a bound for what would take for ever
+    async with asyncio.timeout(120):  # a bound for what would take for ever
         await house.outbox.close()
 
 

@@ -125,7 +125,7 @@ async def test_both_dialects_count_together(house: FactorHouse) -> None:
 
 async def mailed_token(house: FactorHouse, path: str) -> str:
     """The token of the link to this page, as soon as the outbox, which works beside us, has mailed it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             for text in await house.mails():
                 if path in text:

@@ -6,6 +6,7 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -106,6 +107,15 @@ async def test_whoever_the_provider_vouches_for_is_known_by_issuer_and_subject(m
     assert identity == UpstreamIdentity(provider="oidc", subject=f"{mock.issuer}#johndoe", label="john", name="John")
 
 
+def at(clock: FakeClock, said: dict[str, Any]) -> dict[str, Any]:
+    """What the provider says, with instants in place of spans from now: a test may run long after it was collected."""
+
+    def instant(value: Any) -> Any:
+        return int(clock.now() + value.total_seconds()) if isinstance(value, timedelta) else value
+
+    return {part: {name: instant(value) for name, value in changes.items()} for part, changes in said.items()}
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "nonce of another attempt": {"idToken": {"nonce": "another"}},
     "no nonce": {"idToken": {"nonce": None}},
@@ -116,12 +126,12 @@ WRONG: dict[str, dict[str, Any]] = {
     "several audiences and another party": {"idToken": {"aud": [CLIENT, "other"], "azp": "other"}},
     "another issuer": {"idToken": {"iss": "https://evil.example"}},
     "no issuer": {"idToken": {"iss": None}},
-    "ended": {"idToken": {"exp": int(time.time()) - 60}},
+    "ended": {"idToken": {"exp": timedelta(seconds=-60)}},
     "without an end": {"idToken": {"exp": None}},
     "an end that is no number": {"idToken": {"exp": "9999999999"}},
-    "made long ago": {"idToken": {"iat": int(time.time()) - 3600}},
-    "made tomorrow": {"idToken": {"iat": int(time.time()) + 86_400}},
-    "not valid yet": {"idToken": {"nbf": int(time.time()) + 86_400}},
+    "made long ago": {"idToken": {"iat": timedelta(hours=-1)}},
+    "made tomorrow": {"idToken": {"iat": timedelta(days=1)}},
+    "not valid yet": {"idToken": {"nbf": timedelta(days=1)}},
     "no subject": {"idToken": {"sub": None}},
     "an empty subject": {"idToken": {"sub": ""}},
     "a subject that is no text": {"idToken": {"sub": 5}},
@@ -142,7 +152,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("said", WRONG.values(), ids=WRONG.keys())
 async def test_what_does_not_hold_is_nobody(mock: Mock, clock: FakeClock, said: dict[str, Any]) -> None:
-    mock.says(**said)
+    mock.says(**at(clock, said))
     with pytest.raises(UpstreamRefused):
         await journey(provider(mock, clock))
 
@@ -150,7 +160,7 @@ async def test_what_does_not_hold_is_nobody(mock: Mock, clock: FakeClock, said: 
 RIGHT: dict[str, dict[str, Any]] = {
     "several audiences and our party": {"idToken": {"aud": [CLIENT, "other"], "azp": CLIENT}},
     "our party": {"idToken": {"azp": CLIENT}},
-    "a clock that is a little behind": {"idToken": {"exp": int(time.time()) + 600, "iat": int(time.time()) + 20}},
+    "a clock that is a little behind": {"idToken": {"exp": timedelta(minutes=10), "iat": timedelta(seconds=20)}},
     "no UserInfo": {"configuration": {"userinfo_endpoint": None}},
     "a secret in the header": {"configuration": {"token_endpoint_auth_methods_supported": ["client_secret_basic"]}},
 }
@@ -160,7 +170,7 @@ RIGHT: dict[str, dict[str, Any]] = {
 async def test_what_holds_is_believed(mock: Mock, clock: FakeClock, said: dict[str, Any]) -> None:
     if "token_endpoint_auth_methods_supported" in said.get("configuration", {}):
         said = {**said, "idToken": {"aud": CLIENT}}  # this provider does not undo the escapes of a name in a header
-    mock.says(**said)
+    mock.says(**at(clock, said))
     assert (await journey(provider(mock, clock))).subject.endswith("#johndoe")
 
 

@@ -83,7 +83,7 @@ class Receiver:
             writer.close()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with self.changed, asyncio.timeout(30):
+        async with self.changed, asyncio.timeout(120):
             await self.changed.wait_for(holds)
 
     @property

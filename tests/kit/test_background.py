@@ -13,7 +13,7 @@ from hapta.kit.errors import Unavailable
 
 NEVER = 3600.0
 AT_ONCE = 0.0
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 """A bound for what would take for ever."""
 
 

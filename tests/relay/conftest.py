@@ -12,7 +12,9 @@ import pytest
 from hapta.bus.bus import Bus
 from hapta.bus.memory import MemoryBus
 from hapta.bus.redis import open_redis
-from tests.relay.house import Guest, House, OpenHouse, Tokens, open_house
+from hapta.relay.rpc import peers
+from hapta.relay.updates import census
+from tests.relay.house import SECONDS, Guest, House, OpenHouse, Tokens, open_house
 
 
 @pytest.fixture
@@ -64,7 +66,12 @@ async def worker_buses(request: pytest.FixtureRequest) -> AsyncIterator[list[Bus
 
 
 @pytest.fixture
-async def two_workers(worker_buses: list[Bus], new_house: OpenHouse) -> tuple[House, House]:
-    """Two workers over one database. (The buses come first, so that they are closed last.)"""
+async def two_workers(
+    worker_buses: list[Bus], new_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> tuple[House, House]:
+    """Two workers over one database, each of which waits for what the other one says however busy the machine is. (The buses
+    come first, so that they are closed last.)"""
+    monkeypatch.setattr(peers, "WHO_SECONDS", SECONDS)
+    monkeypatch.setattr(census, "ANSWER_SECONDS", SECONDS)
     first = await new_house(bus=worker_buses[0])
     return first, await new_house(bus=worker_buses[1], clock=first.clock)

@@ -24,7 +24,7 @@ class Client(NativeSocket):
     """The client's end of a Socket.IO connection over a WebSocket. Enter it to connect as the guest, in a scope."""
 
     def __init__(self, house: House, auth: dict[str, Any] | None, *, path: str = PATH, **query: str) -> None:
-        super().__init__(house.app, f"{path}?{urlencode({**HANDSHAKE, **query})}", {})
+        super().__init__(house, f"{path}?{urlencode({**HANDSHAKE, **query})}", {})
         self.auth = auth
         self.hello: dict[str, Any] = {}
         self.sid = ""
@@ -36,6 +36,7 @@ class Client(NativeSocket):
         await self.open()
         try:
             await self.connect(self.auth)
+            await self._house.settled()
         except BaseException:
             await self.close()
             raise
@@ -107,7 +108,8 @@ class Client(NativeSocket):
         await self.send(f"43{packet_id}{json.dumps(arguments)}")
 
     async def settled(self) -> list[str]:
-        """All packets up to now that nobody has asked for."""
+        """All packets up to now that nobody has asked for, with what is told of sockets that came and went."""
+        await self._house.settled()
         for _ in range(2):
             await self.emit("ping", ack=True)
         packets, self.packets = self.packets, []

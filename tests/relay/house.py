@@ -48,8 +48,11 @@ from hapta.testing.server import TestSocket
 A = "01900000-0000-7000-8000-00000000000a"
 B = "01900000-0000-7000-8000-00000000000b"
 SECRET = "a secret for tests only, thirty-two bytes or more"
-SECONDS = 20.0
-"""So long a test waits for what has to come."""
+SECONDS = 120.0
+"""So long a test waits for what has to come: far longer than it takes, on however busy a machine."""
+
+PATIENT = {"auth_seconds": SECONDS, "rpc_seconds": SECONDS, "rpc_reconnect_seconds": SECONDS}
+"""What a worker of the tests waits for at least as long as a test does."""
 
 UPDATES = "/v1/websocket"
 
@@ -92,10 +95,14 @@ class Tokens:
 
 
 class NativeSocket(TestSocket):
-    """The client's end of a native socket. Frames that nobody has asked for yet wait in order, `kept`."""
+    """The client's end of a native socket. Frames that nobody has asked for yet wait in order, `kept`.
 
-    def __init__(self, app: Application, path: str, headers: Mapping[str, str], *, address: str = "127.0.0.1") -> None:
-        super().__init__(app, path, headers, answers=True, address=address, seconds=SECONDS)
+    Whoever enters it is online: who hears of that in this worker has been told.
+    """
+
+    def __init__(self, house: House, path: str, headers: Mapping[str, str], *, address: str = "127.0.0.1") -> None:
+        super().__init__(house.app, path, headers, answers=True, address=address, seconds=SECONDS)
+        self._house = house
         self.connected: dict[str, Any] = {}
         """Data of the server's first word."""
         self.kept: list[dict[str, Any]] = []
@@ -105,6 +112,7 @@ class NativeSocket(TestSocket):
         await super().__aenter__()
         try:
             self.connected = await self.event("connected")
+            await self._house.settled()
         except BaseException:
             await self.close()
             raise
@@ -174,7 +182,9 @@ class NativeSocket(TestSocket):
         return (await self.frame(wanted))["data"]
 
     async def seen(self) -> list[dict[str, Any]]:
-        """Every frame up to now that nobody has asked for: what is on its way in this worker has arrived by then."""
+        """Every frame up to now that nobody has asked for: what is on its way in this worker has arrived by then, and with it
+        what is told of sockets that came and went."""
+        await self._house.settled()
         for _ in range(2):  # what is announced goes out on the next turn, and what answers it on the one after
             await self.send({"event": "ping"})
             await self.frame(lambda frame: frame.get("event") == "pong")
@@ -252,7 +262,13 @@ class House:
     ) -> NativeSocket:
         """A native socket with whatever credentials; `open()` it, or enter it when `connected` is to be read."""
         given = {"authorization": f"Bearer {token}"} if token else {}
-        return NativeSocket(self.app, path, {**given, **(headers or {})}, address=address)
+        return NativeSocket(self, path, {**given, **(headers or {})}, address=address)
+
+    async def settled(self) -> None:
+        """Returns when all that this worker has heard of sockets up to now is written and told: it does that by itself too,
+        yet in the background and whenever the database lets it."""
+        await self.relay.presence.connections.settle()
+        await self.relay.online.settle()
 
     async def commit(
         self, account_id: str, *bodies: Mapping[str, object], audience: Audience | None = None, **more: Any
@@ -315,7 +331,8 @@ async def open_house(
             "around": Surroundings(exists=tokens.knows, fetch=GuardedFetch(allow_private=True), production=False),
             **(relay or {}),
         }
-        opening = open_relay(db, bus, clock, RandomIds(), replace(RelaySettings(), **settings), **arguments)
+        own = replace(RelaySettings(), **{**PATIENT, **settings})
+        opening = open_relay(db, bus, clock, RandomIds(), own, **arguments)
         async with opening as feature:
             metrics = Metrics()
             feature.publish(metrics)
@@ -333,7 +350,7 @@ async def open_house(
             )
             app = Application(feature.endpoints, edge)
             transport = httpx.ASGITransport(cast(Any, app), raise_app_exceptions=True)
-            async with httpx.AsyncClient(transport=transport, base_url="https://hapta.test", timeout=30) as http:
+            async with httpx.AsyncClient(transport=transport, base_url="https://hapta.test", timeout=SECONDS) as http:
                 yield House(db, bus, clock, feature, tokens, app, http, metrics, Removal(db, clock))
     finally:
         await db.close()

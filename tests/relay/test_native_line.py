@@ -91,7 +91,7 @@ async def test_a_reader_that_never_reads_is_cut_and_holds_no_memory(house: House
     connection = only(house)
     most = 0
     told = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not house.relay.hub.counts.slow:
             await tell(house, told, 1, 100 * KIB)
             most = max(most, connection.outbox.waiting_bytes)

@@ -26,7 +26,7 @@ def of(account_id: str, *, online: bool) -> dict[str, Any]:
 async def settled(*houses: House) -> None:
     """Returns when all that was heard of sockets up to now was written and told."""
     for house in houses:
-        await house.relay.online.settle()
+        await house.settled()
 
 
 async def statuses(socket: NativeSocket) -> list[Any]:

@@ -436,7 +436,9 @@ _FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(frames=st.lists(_FRAMES, min_size=1, max_size=20))
 async def test_no_frame_ends_a_socket_or_reaches_another_account(house: House, frames: list[str | bytes]) -> None:
     a, b = house.guest("a"), house.guest("b")

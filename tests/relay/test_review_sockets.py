@@ -29,7 +29,7 @@ class SlowReader(NativeSocket):
     """Takes nothing while `reads` is not set."""
 
     def __init__(self, house: House) -> None:
-        super().__init__(house.app, "/v1/websocket?clientType=session-scoped&sessionId=s&token=a", {})
+        super().__init__(house, "/v1/websocket?clientType=session-scoped&sessionId=s&token=a", {})
         self.reads = asyncio.Event()
         self.reads.set()
 

@@ -81,11 +81,8 @@ async def test_what_nobody_answers_anywhere_fails(workers: Houses, here: Guest) 
 
 
 async def test_the_newest_socket_answers_wherever_it_is_and_exactly_one(
-    workers: Houses, here: Guest, there: Guest, monkeypatch: pytest.MonkeyPatch
+    workers: Houses, here: Guest, there: Guest
 ) -> None:
-    monkeypatch.setattr(
-        peers, "WHO_SECONDS", 20.0
-    )  # a machine at its limit answers late, and an older socket will do then
     async with client(here) as caller, client(here, machine="m1") as old:
         await registered(old, "m1:x")
         async with client(there, machine="m1") as new:
@@ -184,9 +181,10 @@ async def test_a_worker_that_dies_without_a_word_ends_what_it_was_asked_in_bound
 
 
 async def test_a_target_of_a_worker_that_has_just_died_is_waited_for(
-    workers: Houses, here: Guest, there: Guest
+    workers: Houses, here: Guest, there: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody knows yet that the worker is dead; what is known is that it does not say whether it has the target."""
+    monkeypatch.setattr(peers, "WHO_SECONDS", 0.5)
     first, second = (house.relay.rpc._peers for house in workers)  # pyright: ignore[reportPrivateUsage]
     async with client(here) as caller, client(there, machine="m1"):
         for unsubscribe in second._unsubscribe:  # pyright: ignore[reportPrivateUsage]

@@ -445,7 +445,7 @@ async def test_every_worker_knows_of_an_end_and_of_a_return(two_workers: tuple[H
     async with second.guest("a").socket() as watcher, second.guest("a").socket(session=session_id) as agent:
         await a.post(f"/v1/sessions/{session_id}/archive")
         assert (await watcher.ephemeral("activity"))["active"] is False
-        assert second.relay.sessions.ended_recently(a.id, session_id)
+        await until(lambda: second.relay.sessions.ended_recently(a.id, session_id))
         await agent.emit("session-alive", beat)
         await agent.seen()
         assert [frame["event"] for frame in await watcher.seen()] == []

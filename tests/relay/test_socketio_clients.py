@@ -63,7 +63,7 @@ class Heard:
 
     async def connect(self, url: str, token: str, transports: list[str], **auth: str) -> None:
         await self.client.connect(
-            url, transports=transports, socketio_path="/v1/updates", auth={"token": token, **auth}, wait_timeout=10
+            url, transports=transports, socketio_path="/v1/updates", auth={"token": token, **auth}, wait_timeout=120
         )
 
 

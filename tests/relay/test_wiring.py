@@ -114,7 +114,7 @@ async def test_an_account_leaves_nothing_in_a_relay_that_was_switched_off_since(
     clock.advance(minutes=15)
     async with TestHapta(tmp_path, {"HAPTA_RELAY_ENABLED": "false"}, clock=clock) as hapta:  # it begins with a sweep
         db = hapta.app.services.db
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while await db.read(rows_by_account):
                 pass
 

@@ -39,7 +39,7 @@ def new_logs(count: int, tag: str = "log") -> list[Log]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Lets the loop turn until something has happened."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 - conditions of code that has no reason to offer an event
             await asyncio.sleep(0)
 

@@ -188,7 +188,7 @@ async def test_a_server_killed_in_the_middle_of_an_upload_leaves_nothing_for_lon
 ) -> None:
     server = new_hapta(env={"DATABASE_URL": database_url}, data=tmp_path / "data")
     await to_thread.run_sync(server.start)
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False) as client:
         body = {"email": "alice@example.org", "password": "correct horse battery staple"}
         token = (await client.post("/auth/register", json=body)).json()["token"]
         client.headers["authorization"] = f"Bearer {token}"
@@ -205,7 +205,7 @@ async def test_a_server_killed_in_the_middle_of_an_upload_leaves_nothing_for_lon
 
         uploading = asyncio.ensure_future(client.put(f"/blobs/{VAULT}/{'0' * 64}", content=half()))
         await half_there.wait()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not any(path.stat().st_size for path in temp.iterdir()):  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0)
         await to_thread.run_sync(server.kill)
@@ -224,5 +224,5 @@ async def test_a_server_killed_in_the_middle_of_an_upload_leaves_nothing_for_lon
     await store.close()
     await db.close()
     await to_thread.run_sync(server.start)
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False) as client:
         assert (await client.get(BLOB, headers={"authorization": f"Bearer {token}"})).content == CONTENT

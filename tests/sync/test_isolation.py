@@ -107,7 +107,7 @@ async def test_a_part_of_upkeep_that_fails_stops_neither_the_others_nor_the_next
 
     upkeep = Stumbling(house.db, house.clock, house.sync.upkeep._settings)  # pyright: ignore[reportPrivateUsage]
     upkeep.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await thrice.wait()
     await upkeep.close()
     assert turns["damaged"] >= 3

@@ -51,7 +51,7 @@ class Peer:
         self._in.put_nowait({"type": "websocket.disconnect", "code": 1001})
 
     async def _next(self) -> Message:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             message = await self._out.get()
             return message if message["type"] != "websocket.accept" else await self._out.get()
 
@@ -156,12 +156,12 @@ async def test_a_slow_reader_gets_one_hint_with_the_largest_head(house: House, c
 async def test_a_reader_that_takes_nothing_is_closed(
     house: House, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hapta.sync.sockets.SEND_SECONDS", 0.05)
     peer = connect()
     await peer.subscribe()
+    monkeypatch.setattr("hapta.sync.sockets.SEND_SECONDS", 0.05)
     peer.writable.clear()
     await house.push(new_logs(1))
-    await asyncio.wait((peer.task,), timeout=20)
+    await asyncio.wait((peer.task,), timeout=120)
     assert peer.task.done()
     assert house.sync.hub.socket_count == 0
 

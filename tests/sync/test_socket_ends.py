@@ -54,7 +54,7 @@ async def test_a_socket_that_is_ended_during_its_second_look_leaves_nothing_behi
     monkeypatch.setattr(Tokens, "verify", never)
     peer = Peer(house)
     peer.say(type="auth", token="token")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await looking.wait()
     house.sync.hub.on_revoked(USER, None)
     assert await peer.closed() == 4401
@@ -107,9 +107,9 @@ class BusyPeer(Peer):
 
 async def test_a_busy_socket_is_not_taken_for_a_slow_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each frame is taken in time, but there is always another one: together they take longer than one frame may.
-    monkeypatch.setattr("hapta.sync.sockets.SEND_SECONDS", 1.0)
+    monkeypatch.setattr("hapta.sync.sockets.SEND_SECONDS", 2.0)
     house.tokens.add("token")
-    peer = BusyPeer(house, 2.0)
+    peer = BusyPeer(house, 3.0)
     peer.say(type="auth", token="token")
     await peer.subscribe()
     head = (await house.push(new_logs(1))).head

@@ -82,7 +82,7 @@ def fetched(url: str, **headers: str) -> Any:
 
 
 def fresh() -> PocketBase:
-    return PocketBase(BASE, timeout=60)
+    return PocketBase(BASE, timeout=120)
 
 
 guest, alice, bob = fresh(), fresh(), fresh()
@@ -229,19 +229,19 @@ def listening() -> None:
 
     def write() -> Any:
         notes.update("note00000000001", {"title": "loud"})
-        first = told.get(timeout=30)
+        first = told.get(timeout=120)
         made = notes.create({"title": "heard"})
-        second = told.get(timeout=30)
+        second = told.get(timeout=120)
         notes.delete(made.id)
-        third = told.get(timeout=30)
+        third = told.get(timeout=120)
         guest.collection("counters").update("counter00000001", {"n+": 1})
-        return [first, second, third, told.get(timeout=30)]
+        return [first, second, third, told.get(timeout=120)]
 
     def silence() -> Any:
         alice.collection("notes").unsubscribe()
         notes.update("note00000000001", {"title": "louder"})
         guest.collection("counters").update("counter00000001", {"n+": 1})
-        return told.get(timeout=30)
+        return told.get(timeout=120)
 
     step("subscribe", listen)
     step("subscribe to one", one_more)
