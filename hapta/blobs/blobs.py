@@ -107,6 +107,11 @@ class Blobs(ABC):
             BlobMissing: there is no such object.
         """
 
+    def at_once(self, key: str, start: int = 0, end: int | None = None) -> tuple[int, bytes] | None:
+        """As `get`, for what can be had without waiting: the object's size, and all the bytes that were asked for. None says nothing
+        of the object; `get` does."""
+        return None
+
     @abstractmethod
     async def stat(self, key: str) -> Stat | None:
         """What is there under this key, or None."""

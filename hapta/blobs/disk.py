@@ -61,14 +61,17 @@ class DiskBlobs(Blobs):
             await self._to_its_end(writer.abandon)
             raise
 
+    def at_once(self, key: str, start: int = 0, end: int | None = None) -> tuple[int, bytes] | None:
+        return self._cached.read(key, start, end)
+
     async def get(self, key: str, start: int = 0, end: int | None = None) -> Opened:
-        path = self._tree.object(checked_key(key))
-        cached = self._cached.read(path, start, end)
+        cached = self.at_once(key, start, end)
         if cached is not None:
             size, content = cached
             return Opened(size, _Chunks(self, None, [content]))
+        path = self._tree.object(checked_key(key))
         opened = await self._opened(path, start, end)
-        self._cached.was_read(path)
+        self._cached.was_read(key, path)
         return opened
 
     async def stat(self, key: str) -> Stat | None:
@@ -77,7 +80,7 @@ class DiskBlobs(Blobs):
     async def delete(self, keys: Sequence[str]) -> None:
         await self._run(self._tree.delete, [checked_key(key) for key in keys])
         for key in keys:
-            self._cached.forget(self._tree.object(key))
+            self._cached.forget(key)
 
     async def listed(self, prefix: str, after: str = "", limit: int = 1000) -> list[Stat]:
         folder = prefix.rstrip("/")

@@ -44,50 +44,51 @@ class _Kept(NamedTuple):
 
 
 class CachedReads:
-    """The files of one store that were read last. Off until `works` is set."""
+    """The files of one store that were read last, by their keys. Off until `works` is set."""
 
     def __init__(self) -> None:
         self.works = False
-        self._recent: dict[str, None] = {}
+        self._recent: dict[str, str] = {}  # where each of them lies
         self._kept: dict[str, _Kept] = {}
         self.kept_bytes = 0
 
-    def was_read(self, path: str) -> None:
-        """A thread has just read some of this file."""
+    def was_read(self, key: str, path: str) -> None:
+        """A thread has just read some of the file of this key, which lies there."""
         if self.works:
             recent = self._recent
-            recent.pop(path, None)
-            recent[path] = None
+            recent.pop(key, None)
+            recent[key] = path
             if len(recent) > MOST_FILES:
                 self.forget(next(iter(recent)))
 
-    def forget(self, path: str) -> None:
+    def forget(self, key: str) -> None:
         """Nothing more of this file is read here, until a thread has read it again."""
-        self._recent.pop(path, None)
-        self._drop(path)
+        self._recent.pop(key, None)
+        self._drop(key)
 
-    def read(self, path: str, start: int, end: int | None) -> tuple[int, bytes] | None:
+    def read(self, key: str, start: int, end: int | None) -> tuple[int, bytes] | None:
         """The size of a file, and its bytes from `start` up to, not including, `end`.
 
         None: it is not in memory, or was not read lately, or there is more of it than is read here, or it is not there.
         """
-        if path not in self._recent:
+        path = self._recent.get(key)
+        if path is None:
             return None
         start = max(start, 0)
         try:
-            kept = self._kept.get(path)
+            kept = self._kept.get(key)
             if kept is None or kept.state != _state(os.stat(path)):
-                return self._read(path, start, end)
+                return self._read(key, path, start, end)
         except OSError:  # not in memory, deleted, or what a thread will find out
-            self.forget(path)
+            self.forget(key)
             return None
         size = len(kept.content)
         if start >= (size if end is None else end):
             return None
-        self._kept[path] = self._kept.pop(path)  # the one that was asked for last goes last
+        self._kept[key] = self._kept.pop(key)  # the one that was asked for last goes last
         return size, kept.content[start:end]
 
-    def _read(self, path: str, start: int, end: int | None) -> tuple[int, bytes] | None:
+    def _read(self, key: str, path: str, start: int, end: int | None) -> tuple[int, bytes] | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             found = os.fstat(descriptor)
@@ -102,18 +103,18 @@ class CachedReads:
             os.close(descriptor)
         content = bytes(buffer)
         if wanted == size:
-            self._keep(path, _Kept(_state(found), content))
+            self._keep(key, _Kept(_state(found), content))
         return size, content
 
-    def _keep(self, path: str, kept: _Kept) -> None:
-        self._drop(path)
-        self._kept[path] = kept
+    def _keep(self, key: str, kept: _Kept) -> None:
+        self._drop(key)
+        self._kept[key] = kept
         self.kept_bytes += len(kept.content)
         while self.kept_bytes > MOST_KEPT_BYTES:
             self._drop(next(iter(self._kept)))
 
-    def _drop(self, path: str) -> None:
-        kept = self._kept.pop(path, None)
+    def _drop(self, key: str) -> None:
+        kept = self._kept.pop(key, None)
         if kept is not None:
             self.kept_bytes -= len(kept.content)
 

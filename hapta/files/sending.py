@@ -14,6 +14,7 @@ from hapta.files.models import File
 from hapta.files.service import FileService
 from hapta.files.types import is_passive, is_textual
 from hapta.http.api import Reply, Request
+from hapta.http.protocol import Prepared
 from hapta.http.ranges import Asked, Span, content_range, http_date, part_head, parts_end, wanted
 from hapta.kit.ids import Ids
 
@@ -22,6 +23,7 @@ WHOLE_BYTES = 256 * 1024
 _PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
 _ASKED = (b"range", b"if-range", b"if-none-match", b"if-modified-since")
 """The headers of `Asked`, in its order."""
+_ASKS = frozenset(_ASKED)
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -39,6 +41,10 @@ async def sent(
         BlobMissing: its bytes are not there.
     """
     told = _told(file, cache, attachment)
+    if told.is_small and request.method == "GET" and not request.has_any(_ASKS):  # as most are: all of it, from memory
+        whole = files.at_once(file)
+        if whole is not None:
+            return Reply(200, whole, told.whole, told.media_type)
     head = request.method == "HEAD"
     asked = Asked(*[None if (raw := request.raw_header(name)) is None else raw.decode("latin-1") for name in _ASKED])
     plan = wanted(asked, file.size, told.etag, file.updated_at, head=head)
@@ -47,7 +53,7 @@ async def sent(
     if plan.status == 416:
         return Reply(416, None, [*told.common, (b"content-range", b"bytes */%d" % file.size)])
     media_type = told.media_type
-    headers = [*told.common, *told.headers]
+    headers = list(told.whole)
     if len(plan.spans) > 1:
         return await _in_parts(files, file, plan.spans, ids.secret(18), media_type, headers)
     span = plan.spans[0]
@@ -57,7 +63,7 @@ async def sent(
     if head or size == 0:
         return Reply(plan.status, _nothing(), [*headers, _length(size)], media_type)
     opened = await files.read(file, span.start, span.end)
-    if size <= WHOLE_BYTES and not is_textual(file.media_type):  # text would be compressed, which its tag does not tell
+    if size <= WHOLE_BYTES and not is_textual(file.media_type):
         async with aclosing(opened.chunks):
             whole = b"".join([chunk async for chunk in opened.chunks])
         return Reply(plan.status, whole, headers, media_type)
@@ -65,15 +71,18 @@ async def sent(
 
 
 class _Told(NamedTuple):
-    """What an answer says of a file: `common` in any case, `headers` with its bytes."""
+    """What an answer says of a file: `common` in any case, `whole` with its bytes.
+
+    `is_small`: it may be answered in one piece. Text may not: it would be compressed, which its tag does not tell."""
 
     etag: str
     media_type: str
     common: Headers
-    headers: Headers
+    whole: Headers
+    is_small: bool
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _told(file: File, cache: str, attachment: bool) -> _Told:
     etag = f'"{file.sha256.hex()[:32]}"'
     common = (
@@ -81,8 +90,9 @@ def _told(file: File, cache: str, attachment: bool) -> _Told:
         (b"last-modified", http_date(file.updated_at).encode()),
         (b"cache-control", cache.encode()),
     )
-    headers = (*_guarding(file, attachment=attachment), (b"accept-ranges", b"bytes"))
-    return _Told(etag, with_charset(file.media_type), common, headers)
+    whole = Prepared((*common, *_guarding(file, attachment=attachment), (b"accept-ranges", b"bytes")))
+    is_small = 0 < file.size <= WHOLE_BYTES and not is_textual(file.media_type)
+    return _Told(etag, with_charset(file.media_type), common, whole, is_small)
 
 
 def disposition(name: str, *, attachment: bool) -> bytes:

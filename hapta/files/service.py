@@ -23,6 +23,7 @@ from hapta.files.models import (
     Usage,
     category_of,
 )
+from hapta.files.recent import RecentFiles
 from hapta.files.signed import Links
 from hapta.files.types import is_passive
 from hapta.files.ways import Means, Way
@@ -43,6 +44,7 @@ class FileService(Way):
         super().__init__(means)
         self._images = images
         self._links = links
+        self._recent = RecentFiles(self._db, self._clock)
         self._on_avatar: OnAvatar | None = None
 
     @property
@@ -112,17 +114,20 @@ class FileService(Way):
                 described = Description(said.name, avatar.media_type, "avatars", PROFILE_AVATAR)
             async with self._holds.held(user_id, key, lambda tx: self._intake.require_room(tx, user_id, 0)):
                 await self._blobs.put(key, _one(made))
-                file = await self._intake.admit(
-                    user_id,
-                    file_id,
-                    key,
-                    described,
-                    examined,
-                    lambda tx, _: store.release(tx, user_id, key),
-                    "avatar",
-                    picture=picture,
-                    replace=True,
-                )
+                try:
+                    file = await self._intake.admit(
+                        user_id,
+                        file_id,
+                        key,
+                        described,
+                        examined,
+                        lambda tx, _: store.release(tx, user_id, key),
+                        "avatar",
+                        picture=picture,
+                        replace=True,
+                    )
+                finally:  # the picture before is gone
+                    self._recent.drop(user_id)
         await self._tell_avatar(user_id, file)
         return file
 
@@ -178,9 +183,13 @@ class FileService(Way):
         Raises:
             FileNotFound: it has none of that id.
         """
-        file = await self._db.read(lambda tx: store.find_file(tx, user_id, file_id), snapshot=False)
+        file = self._recent.get(user_id, file_id)
         if file is None:
-            raise FileNotFound
+            epoch = self._recent.epoch
+            file = await self._db.read(lambda tx: store.find_file(tx, user_id, file_id), snapshot=False)
+            if file is None:
+                raise FileNotFound
+            self._recent.put(file, epoch)
         return file
 
     async def list_files(
@@ -215,6 +224,14 @@ class FileService(Way):
             raise BlobMissing
         self._counts.sent_bytes += (file.size if end is None else end) - start
         return opened
+
+    def at_once(self, file: File) -> bytes | None:
+        """All bytes of a file, if they can be had without waiting. None says nothing of the file; `read` does."""
+        found = self._blobs.at_once(file.blob_key)
+        if found is None or found[0] != file.size:
+            return None
+        self._counts.sent_bytes += file.size
+        return found[1]
 
     async def direct(self, file: File) -> Signed | None:
         """A way to the bytes past this server; None where the settings or the store have none, or where only we say how a browser
@@ -260,7 +277,10 @@ class FileService(Way):
                 await store.remove_later(tx, user_id, file.blob_key, now)
             return file
 
-        deleted = await self._db.write(body)
+        try:
+            deleted = await self._db.write(body)
+        finally:  # also when nobody knows what became of it
+            self._recent.drop(user_id)
         if deleted is None:
             raise FileNotFound
         self._removals_wait()
@@ -269,6 +289,7 @@ class FileService(Way):
 
     async def purge(self, tx: WriteTx, user_id: str) -> None:
         """Removes all that an account has, in the transaction that deletes the account; the sweeper removes the bytes."""
+        self._recent.shut(user_id)
         await store.purge(tx, user_id, self._clock.now_ms())
 
     # -- numbers -------------------------------------------------------------------------------------------------------

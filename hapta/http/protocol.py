@@ -9,11 +9,12 @@ so less is done here: one timer watches the pauses of a connection, and an answe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, Self, cast
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 _BODY = b'{"error":"The request head is too large","code":"head_too_large"}'
@@ -64,6 +65,21 @@ Body = Callable[[dict[str, Any]], bytes | None]
 """The body of a request that has arrived as a whole, without waiting: once, and instead of `receive`. None: it has to be waited for."""
 
 
+class Prepared(tuple[tuple[bytes, bytes], ...]):
+    """Headers of an answer that is given again and again: as they stand on the wire, they are made once.
+
+    Raises:
+        ValueError: see `header_lines`.
+    """
+
+    lines: bytes
+
+    def __new__(cls, headers: Iterable[tuple[bytes, bytes]]) -> Self:
+        made = super().__new__(cls, headers)
+        made.lines = header_lines(tuple(made))
+        return made
+
+
 def header_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Headers as they stand on the wire.
 
@@ -73,6 +89,8 @@ def header_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     Raises:
         ValueError: one of them holds a line break, and would make headers of its own.
     """
+    if type(headers) is Prepared:
+        return headers.lines
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers) or b"\0" in lines:
         raise ValueError("a header of the answer holds a line break")
@@ -95,22 +113,39 @@ class _Cycle(RequestResponseCycle):
     response_complete = False
     chunked_encoding = None
     expected_content_length = 0
+    body: Any = b""
+    """A body that comes in one piece is that piece; only one of several is put together."""
+    body_taken = False
+    _event: asyncio.Event | None = None
 
     def __init__(self, protocol: BoundedHttpProtocol, scope: dict[str, Any], *, keep_alive: bool) -> None:
         # Not uvicorn's own: the class says how a request begins.
-        self.scope = cast(Any, scope)
+        self.scope = scope  # pyright: ignore[reportAttributeAccessIssue] - uvicorn describes it more narrowly
         self.transport = protocol.transport
         self.flow = protocol.flow
         self.logger = protocol.logger
         self.access_logger = protocol.access_logger
         self.default_headers = protocol.server_state.default_headers
-        self.message_event = asyncio.Event()
         self.on_response = protocol.on_response_complete
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = protocol.expect_100_continue
-        self.body = bytearray()
         self.task: asyncio.Task[None] | None = None
         self.tasks = protocol.tasks
+
+    @property
+    def message_event(self) -> asyncio.Event:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Something has arrived, or the request is over. Made for those who wait: most bodies are there before anybody asks."""
+        event = self._event
+        if event is None:
+            event = self._event = asyncio.Event()
+            if self.body or self.disconnected or self.response_complete or not (self.more_body or self.body_taken):
+                event.set()
+        return event
+
+    def wake(self) -> None:
+        """Tells whoever waits for `message_event`."""
+        if self._event is not None:
+            self._event.set()
 
     async def run_asgi(self, app: Any) -> None:
         """Answers the request by the application."""
@@ -125,8 +160,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """The limit of a head comes from uvicorn's `h11_max_incomplete_event_size`, which means the same for its other parser. Its
     `limit_concurrency` and its own access log are not looked at: nothing of ours sets them."""
 
+    # In uvicorn they are of its own kinds; and `cast` is a call, which small requests would notice.
+    app: Any
+    cycle: Any  # pyright: ignore[reportIncompatibleVariableOverride]
+    parser: Any  # pyright: ignore[reportIncompatibleVariableOverride]
+    scope: Any  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._common_scope: dict[str, Any] = {}
         self._max_head_bytes: int = self.config.h11_max_incomplete_event_size or 32 * 1024
         self._head_bytes = 0
         self._in_head = True
@@ -141,12 +183,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """From now on the first head is waited for."""
         super().connection_made(transport)
+        self._common_scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            ANSWER: self.answer,
+            BODY: self.whole_body,
+            LINE: self,
+        }
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._stop_waiting()
         self._forget_pause()
+        self._common_scope = {}  # it leads back here
         super().connection_lost(exc)
         watched, lost = self._watched, self._lost
         self._watched = self._lost = None
@@ -167,8 +221,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._forget_pause()
         super().handle_websocket_upgrade()
         # Both lead back here: thousands of these would wait for the collector, and their memory with them.
-        own = cast(Any, self)
-        own.parser = own.scope = None
+        self.parser = self.scope = None
+        self._common_scope = {}
 
     def _unset_keepalive_if_required(self) -> None:
         # In uvicorn's place, which makes a timer for each pause: ours stays, and looks when it fires.
@@ -217,24 +271,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._head_timer is not None:
             self._stop_waiting()
-        parser = cast(httptools.HttpRequestParser, self.parser)
+        parser = self.parser
         version = parser.get_http_version()
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "headers": self.headers,
-            "state": self.app_state.copy(),
-            "method": parser.get_method().decode("ascii"),
-            ANSWER: self.answer,
-            BODY: self.whole_body,
-            LINE: self,
-        }
-        self.scope = cast(Any, scope)
+        self.scope = scope = self._common_scope.copy()
+        scope["http_version"] = version
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["headers"] = self.headers
+        scope["state"] = self.app_state.copy()
         if parser.should_upgrade() and self._should_upgrade():
             return
         url = httptools.parse_url(self.url)
@@ -245,22 +288,48 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         scope["query_string"] = url.query or b""
         before = self.cycle
         self.cycle = cycle = _Cycle(self, scope, keep_alive=version != "1.0" and parser.should_keep_alive())
-        if cast(object, before) is None or before.response_complete:
-            self._start_asgi_task(cycle, cast(Any, self).app)
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
         else:  # pipelined: its turn comes when the one before it is answered
             self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, cast(Any, self).app))
+            self.pipeline.appendleft((cycle, self.app))
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        if not cycle.body:
+            cycle.body = body
+        else:
+            if type(cycle.body) is bytes:
+                cycle.body = bytearray(cycle.body)
+            cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.wake()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.wake()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         self.tasks.add(task)
-        cast(_Cycle, cycle).task = task
+        cycle.task = task
 
     def whole_body(self, scope: dict[str, Any]) -> bytes | None:
         """See `Body`."""
         cycle = self.cycle
         if (
-            cast(object, cycle.scope) is not scope
+            cycle.scope is not scope
             or cycle.more_body
             or cycle.disconnected
             or cycle.response_complete
@@ -268,9 +337,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         ):
             return None
         self.flow.resume_reading()
-        cycle.message_event.clear()
-        body = bytes(cycle.body)
-        cycle.body = bytearray()
+        if cycle._event is not None:
+            cycle._event.clear()
+        body = bytes(cycle.body)  # nothing is copied where it came in one piece
+        cycle.body = b""
+        cycle.body_taken = True
         return body
 
     def data_received(self, data: bytes) -> None:
@@ -294,7 +365,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """
         cycle = self.cycle
         if (
-            cast(object, cycle.scope) is not scope
+            cycle.scope is not scope
             or cycle.response_started
             or cycle.disconnected
             or self.flow.write_paused
@@ -313,7 +384,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.writelines((lead, body))  # one system call as well, without a copy
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
+        cycle.wake()
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()

@@ -75,6 +75,10 @@ class Request:
         """As `header`, in bytes: for what is read on every request. `name` in lower case."""
         return self._headers.get(name)
 
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Whether one of these headers was sent. `names` in lower case."""
+        return not names.isdisjoint(self._headers)
+
     def header(self, name: str) -> str | None:
         """The value of a header, None when it was not sent. Bytes outside ASCII are read as Latin-1 (RFC 9110 5.5)."""
         value = self._headers.get(name.lower().encode("latin-1"))

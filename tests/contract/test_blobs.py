@@ -101,6 +101,17 @@ async def test_a_range_is_what_python_says_of_a_slice(blobs: Blobs, start: int, 
     assert await whole(opened.chunks) == b"0123456789"[start:end]
 
 
+async def test_what_can_be_had_at_once_is_what_a_read_gives(blobs: Blobs) -> None:
+    for content in (b"0123456789", b"another, longer"):
+        await blobs.put("files/one", pieces(content))
+        for start, end in ((0, None), (0, len(content)), (2, 7)):
+            assert await whole((await blobs.get("files/one", start, end)).chunks) == content[start:end]
+            assert blobs.at_once("files/one", start, end) in (None, (len(content), content[start:end]))
+    await blobs.delete(["files/one"])
+    assert blobs.at_once("files/one") is None
+    assert blobs.at_once("files/never") is None
+
+
 async def test_what_is_read_again_and_again_is_what_is_there_now(blobs: Blobs) -> None:
     for content in (b"0123456789", b"another, longer", b"x" * 300_000, b""):
         await blobs.put("files/one", pieces(content))

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 from hapta.cli.server_process import KEEP_ALIVE_SECONDS, uvicorn_config
 from hapta.http.api import Reply, Table
 from hapta.http.errors import SYNC
-from hapta.http.protocol import ANSWER, BoundedHttpProtocol, header_lines, header_pairs
+from hapta.http.protocol import ANSWER, BoundedHttpProtocol, Prepared, header_lines, header_pairs
 from hapta.kit.access import PUBLIC
 from hapta.testing.server import TestHapta
 
@@ -171,6 +171,16 @@ def test_header_lines_are_read_back_as_they_were() -> None:
     assert header_pairs(b"") == []
     with pytest.raises(ValueError, match="line break"):
         header_lines([(b"x-note", b"one\r\nset-cookie: a=b")])
+
+
+def test_prepared_headers_are_those_that_they_were_made_of() -> None:
+    headers = [(b"etag", b'"x"'), (b"x-note", b"one, two")]
+    prepared = Prepared(headers)
+    assert list(prepared) == headers
+    assert header_lines(prepared) == header_lines(headers)
+    assert header_lines((*prepared, (b"x-more", b"three"))) == header_lines([*headers, (b"x-more", b"three")])
+    with pytest.raises(ValueError, match="line break"):
+        Prepared([(b"x-note", b"one\r\nset-cookie: a=b")])
 
 
 # -- pauses ------------------------------------------------------------------------------------------------------------
