@@ -97,12 +97,20 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def write(self, body: Callable[[WriteTx], Awaitable[T]], *, single: bool = False) -> T:
+    async def write(
+        self,
+        body: Callable[[WriteTx], Awaitable[T]],
+        *,
+        single: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> T:
         """Runs `body` in one write transaction; returns only after the commit is durable as configured.
 
         Args:
             single: for a body that is a single statement on PostgreSQL: a transaction by itself, which saves round trips. What
                 the body raises after it undoes nothing there, so it may raise only where the statement wrote nothing.
+            meanwhile: may be called on the event loop while the database keeps others waiting (SQLite: for the flush of the commit), to
+                prepare what the caller will need. It must not raise, nor tell anybody: nothing is committed yet.
         """
 
     @property

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+import msgspec
+
 from hapta.kit.errors import Unavailable
 
 Work = TypeVar("Work")
@@ -39,13 +41,21 @@ class Limits:
     max_batch_bytes: int
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[Work, Result]):
+class _Waiting(msgspec.Struct, Generic[Work, Result], eq=False):
     work: Work
     owner: str
     rows: int
     size: int
     result: asyncio.Future[Result]
+
+
+class _Queue(deque[_Waiting[Work, Result]]):
+    """What waits of one owner, never empty."""
+
+    __slots__ = ("size",)
+
+    size: int
+    """Of all that waits, in bytes."""
 
 
 def default_lanes(engine: Literal["sqlite", "postgres"]) -> int:
@@ -78,12 +88,11 @@ class GroupCommit(Generic[Work, Result, News]):
         self._limits = limits
         self._plural = plural
         self._free_lanes = lanes
-        self._queues: dict[str, deque[_Waiting[Work, Result]]] = {}
+        self._queues: dict[str, _Queue[Work, Result]] = {}
         self._ready: deque[str] = deque()  # owners with waiting work and no transaction in flight, first come first
         self._in_flight: set[str] = set()
         self._waiting = 0
         self._waiting_bytes = 0
-        self._bytes_of: dict[str, int] = {}  # of the owners in `_queues`
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_planned = False
         self._closed = False
@@ -107,83 +116,86 @@ class GroupCommit(Generic[Work, Result, News]):
         if self._closed:
             raise Unavailable("The server is stopping")
         limits = self._limits
-        if self._waiting >= limits.max_waiting or self._waiting_bytes + size > limits.max_waiting_bytes:
+        waiting_bytes = self._waiting_bytes + size
+        if self._waiting >= limits.max_waiting or waiting_bytes > limits.max_waiting_bytes:
             raise Unavailable(f"Too many {self._plural} are waiting")
         queue = self._queues.get(owner)
-        queued_bytes = self._bytes_of.get(owner, 0)
-        if queue and (
+        if queue is not None and (
             len(queue) >= limits.max_waiting * ONE_OWNERS_SHARE
-            or queued_bytes + size > limits.max_waiting_bytes * ONE_OWNERS_SHARE
+            or queue.size + size > limits.max_waiting_bytes * ONE_OWNERS_SHARE
         ):
             raise Unavailable(f"Too many {self._plural} of this account are waiting")
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
         waiting = _Waiting(work, owner, rows, size, result)
-        self._bytes_of[owner] = queued_bytes + size
         if queue is None:
-            self._queues[owner] = deque((waiting,))
+            self._queues[owner] = queue = _Queue((waiting,))
+            queue.size = size
             if owner not in self._in_flight:
                 self._ready.append(owner)
         else:
             queue.append(waiting)
+            queue.size += size
         self._waiting += 1
-        self._waiting_bytes += size
-        self._plan_start(loop)
+        self._waiting_bytes = waiting_bytes
+        if self._free_lanes and not self._start_planned:
+            self._plan_start(loop)
         return result
 
     async def close(self) -> None:
         """Takes no more work and waits until all that was accepted is committed and announced."""
         self._closed = True
-        while self._tasks or self._start_planned:
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            else:
-                await asyncio.sleep(0)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _plan_start(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One turn of the loop later, so that all requests of this turn join.
-        if self._free_lanes and not self._start_planned:
-            self._start_planned = True
-            loop.call_soon(self._start)
+        # A task begins one turn of the loop later, so that all requests of this turn join.
+        self._start_planned = True
+        self._keep(loop.create_task(self._start()))
 
-    def _start(self) -> None:
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self) -> None:
         self._start_planned = False
         while self._free_lanes and self._ready:
             batch = self._take_batch()
             self._free_lanes -= 1
-            task = asyncio.get_running_loop().create_task(self._commit(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if self._free_lanes and self._ready:
+                self._keep(asyncio.get_running_loop().create_task(self._commit(batch)))
+            else:
+                await self._commit(batch)
+                return
 
     def _take_batch(self) -> list[_Waiting[Work, Result]]:
         batch: list[_Waiting[Work, Result]] = []
-        limits = self._limits
+        max_rows, max_size = self._limits.max_batch, self._limits.max_batch_bytes
         rows = size = 0
         # Lanes share what is ready; with one lane that is everything.
         owners = -(-len(self._ready) // self._free_lanes)
         while self._ready and owners:
             owner = self._ready[0]
             queue = self._queues[owner]
-            taken = 0
-            taken_bytes = 0
-            while queue:
-                first = queue[0]
-                if batch and (rows + first.rows > limits.max_batch or size + first.size > limits.max_batch_bytes):
+            taken, size_before = 0, size
+            for waiting in queue:
+                if batch and (rows + waiting.rows > max_rows or size + waiting.size > max_size):
                     break
-                batch.append(queue.popleft())
-                rows += first.rows
-                size += first.size
+                batch.append(waiting)
+                rows += waiting.rows
+                size += waiting.size
                 taken += 1
-                taken_bytes += first.size
             if not taken:
                 break
             self._ready.popleft()
             self._in_flight.add(owner)
             owners -= 1
-            if queue:
-                self._bytes_of[owner] -= taken_bytes
-                break  # the batch is full
-            del self._queues[owner], self._bytes_of[owner]
+            if taken < len(queue):  # the batch is full
+                for _ in range(taken):
+                    queue.popleft()
+                queue.size -= size - size_before
+                break
+            del self._queues[owner]
         self._waiting -= len(batch)
         self._waiting_bytes -= size
         return batch
@@ -215,7 +227,7 @@ class GroupCommit(Generic[Work, Result, News]):
             self._in_flight.discard(owner)
             if owner in self._queues:
                 self._ready.append(owner)
-        if self._ready:
+        if self._ready and not self._start_planned:
             self._plan_start(asyncio.get_running_loop())
 
     async def _write_apart(

@@ -7,6 +7,7 @@ the commit runs it again. Nothing of a body that ended in an error is ever commi
 # pyright: reportMissingTypeStubs=false
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -241,9 +242,21 @@ class PostgresDatabase(Database):
         begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if snapshot else None
         return await self._run(body, PostgresReadTx, begin)
 
-    async def write(self, body: Callable[[WriteTx], Awaitable[T]], *, single: bool = False) -> T:
+    async def write(
+        self,
+        body: Callable[[WriteTx], Awaitable[T]],
+        *,
+        single: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> T:
         self.stats.writes += 1
-        return await self._run(body, PostgresWriteTx, None if single else "BEGIN")
+        running = self._run(body, PostgresWriteTx, None if single else "BEGIN")
+        if meanwhile is None:
+            return await running
+        task = asyncio.ensure_future(running)
+        await asyncio.sleep(0)  # its first statement is on its way
+        meanwhile()
+        return await task
 
     async def _run(self, body: Callable[[Any], Awaitable[T]], kind: type[PostgresReadTx], begin: str | None) -> T:
         attempt = 1

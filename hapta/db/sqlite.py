@@ -253,6 +253,7 @@ class Job(NamedTuple):
     body: Callable[[Any], Awaitable[Any]]
     future: asyncio.Future[Any]
     snapshot: bool
+    meanwhile: Callable[[], None] | None = None
 
 
 class Outcome(NamedTuple):
@@ -287,6 +288,11 @@ def drive(body: Callable[[Any], Awaitable[T]], tx: SqliteReadTx) -> T:
         tx.failure = _ENDED
 
 
+def _call_all(calls: Sequence[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
 class SqliteDatabase(Database):
     """See `Database`. Made by `open_sqlite`."""
 
@@ -302,6 +308,7 @@ class SqliteDatabase(Database):
         self._writes: SimpleQueue[Job | None] = SimpleQueue()
         self._outcomes: deque[Outcome] = deque()
         self._delivery_due = False
+        self._flushes = settings.sqlite_synchronous == "FULL"  # else a commit keeps nobody waiting
         self._threads: list[threading.Thread] = []
         self._loop_thread = threading.get_ident()
         self._here: Session | None = None
@@ -364,18 +371,28 @@ class SqliteDatabase(Database):
         if threading.get_ident() != self._loop_thread:  # called from inside a body
             raise RuntimeError(_SUSPENDED)
 
-    async def write(self, body: Callable[[WriteTx], Awaitable[T]], *, single: bool = False) -> T:
+    async def write(
+        self,
+        body: Callable[[WriteTx], Awaitable[T]],
+        *,
+        single: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> T:
         self._refuse_when_closed_or_nested()
-        return await self._submit(self._writes, body, True)
+        return await self._submit(self._writes, body, True, meanwhile)
 
     def _submit(
-        self, queue: SimpleQueue[Job | None], body: Callable[[Any], Awaitable[Any]], snapshot: bool
+        self,
+        queue: SimpleQueue[Job | None],
+        body: Callable[[Any], Awaitable[Any]],
+        snapshot: bool,
+        meanwhile: Callable[[], None] | None = None,
     ) -> asyncio.Future[Any]:
         if queue.qsize() >= self._settings.queue_limit:
             self.stats.refused += 1
             raise Unavailable("Too many requests wait for the database")
         future: asyncio.Future[Any] = self._loop.create_future()
-        queue.put(Job(body, future, snapshot))
+        queue.put(Job(body, future, snapshot, meanwhile))
         return future
 
     # -- reader threads
@@ -449,6 +466,7 @@ class SqliteDatabase(Database):
         """Takes bodies off `pending`, runs them in one transaction and commits it."""
         connection = session.connection
         outcomes: list[Outcome] = []
+        meanwhile: list[Callable[[], None]] = []
         job: Job | None = None  # the one that runs, until its outcome is there
         began = self._clock.monotonic()
         try:
@@ -466,10 +484,14 @@ class SqliteDatabase(Database):
                 if job.future.cancelled():
                     continue
                 outcomes.append(self._write(session, job, savepoints))
+                if job.meanwhile is not None:
+                    meanwhile.append(job.meanwhile)
                 job = None
                 if not connection.in_transaction:
                     # SQLite itself rolls all back when the disk is full or a write breaks
                     return self._undone(outcomes, Unavailable("The database had to undo a shared transaction"))
+            if meanwhile and self._flushes:
+                self._on_loop(_call_all, meanwhile)
             connection.execute("COMMIT")
         except apsw.Error as error:
             if connection.in_transaction:
@@ -518,10 +540,13 @@ class SqliteDatabase(Database):
         self._outcomes.extend(outcomes)
         if not self._delivery_due:
             self._delivery_due = True
-            try:
-                self._loop.call_soon_threadsafe(self._hand_over)
-            except RuntimeError:
-                return  # the loop was closed without close(): nobody is left to hear of it
+            self._on_loop(self._hand_over)
+
+    def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return  # the loop was closed without close(): nobody is left to hear of it
 
     def _hand_over(self) -> None:
         self._delivery_due = False  # before the queue is emptied: what comes later wakes the loop again

@@ -42,12 +42,12 @@ class Connection(Protocol):
 WRITER_CACHE_KIB = 8 * 1024
 READER_CACHE_KIB = 4 * 1024
 STATEMENT_CACHE = 256
-CHECKPOINT_PAGES = 4000
+CHECKPOINT_PAGES = 2000
 """Growth of the write-ahead log, in pages of 4 KiB, after which the checkpointer works beside the writer: once for each such
 stretch, as it flushes the disk twice and every commit beside it waits for that. Pages that were written again and again within
-a stretch are moved once, so a longer one is also less work."""
+a stretch are moved once, so a longer one is less work; a shorter one keeps commits waiting for less at a time."""
 RESET_PAGES = 4 * CHECKPOINT_PAGES
-"""Length from which the writer pauses between two batches to finish the checkpoint, so that the log starts over."""
+"""Length from which the writer finishes a checkpoint however much there is left to do."""
 
 
 def create_private_file(path: Path) -> None:
@@ -93,8 +93,10 @@ def _open(path: Path, flags: int, busy_ms: int, cache_kib: int = READER_CACHE_KI
 class Checkpointer:
     """Moves the write-ahead log into the database file, on its own thread and connection.
 
-    A checkpoint beside the writer delays no commit, but under constant load it never catches up with the end of the log,
-    and only a finished one lets the log start over. So past `RESET_PAGES` the writer does the (short) rest itself.
+    A checkpoint beside the writer delays no commit, but under constant load it never catches up with the end of the log, and only
+    a finished one lets the log start over. So right after it, between two batches, the writer does the rest itself: what was
+    written meanwhile, which is little. A log that starts over also makes commits cheaper: as long as its file grows, each flush has to
+    write the file's length as well (measured: 0.2 ms of 0.7 for a commit of 26 pages).
     """
 
     def __init__(self, path: Path, writer: Connection) -> None:
@@ -103,6 +105,7 @@ class Checkpointer:
         self._pages = 0
         self._moved = 0  # length of the log when it was last moved into the file
         self._due = threading.Event()
+        self._rest_due = False
         self._closing = False
         writer.set_wal_hook(self._committed)
         self._thread = threading.Thread(target=self._run, name="hapta-db-checkpoint", daemon=True)
@@ -119,7 +122,8 @@ class Checkpointer:
 
     def between_batches(self) -> None:
         """Called by the writer thread after each batch."""
-        if self._pages >= RESET_PAGES:
+        if self._rest_due:
+            self._rest_due = False
             _checkpoint(self._writer)
 
     def _run(self) -> None:
@@ -129,6 +133,8 @@ class Checkpointer:
             if connection is None:
                 connection = _open(self._path, apsw.SQLITE_OPEN_READWRITE, 0)
             _checkpoint(connection)
+            # Where as much again was written meanwhile, once more beside the writer, so that it pauses only for a little.
+            self._rest_due = not self._due.is_set() or self._pages >= RESET_PAGES
         if connection is not None:
             connection.close()
 

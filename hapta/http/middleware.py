@@ -223,7 +223,7 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
             content: Any = result.content
             media = _JSON if result.media_type == "application/json" else (b"content-type", result.media_type.encode())
             extra: Any = result.headers
-            if private and not _says_cache(extra):
+            if private and not (extra and _says_cache(extra)):
                 extra = (*extra, *private) if extra else private
         else:
             status, content, media, extra = default_status, result, _JSON, private

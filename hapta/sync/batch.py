@@ -103,68 +103,67 @@ class Batch:
         Raises:
             DuplicatesFound: only a look-up can tell whether the push fits the quota.
         """
-        stream = self.streams.get(push.stream_id)
+        at = stream_id, vault_id = push.stream_id, push.vault_id
+        stream = self.streams.get(stream_id)
         if stream is None or stream.kind == "gone":
             return AccountGone()
         for epoch in push.epochs_used:
-            if (push.stream_id, push.vault_id, epoch) not in self._epochs:
+            if (stream_id, vault_id, epoch) not in self._epochs:
                 return UnknownKeyEpoch(keyEpoch=epoch)
-        vault = self.vaults.get((push.stream_id, push.vault_id))
-        if vault is None and push.keys and self._vault_counts.get(stream.id, 0) >= self._max_vaults:
+        vault = self.vaults.get(at)
+        if vault is None and push.keys and self._vault_counts.get(stream_id, 0) >= self._max_vaults:
             return TooManyVaults(limits={"maxVaults": self._max_vaults})
-        new = range(len(push.keys)) if known is None else _first_seen(push.keys, known)
-        size = push.size if known is None else sum(push.sizes[index] for index in new)
+        new, size = range(len(push.keys)), push.size
+        if known is not None:
+            new = _first_seen(push.keys, known)
+            size = sum([push.sizes[index] for index in new])
         maximum = self._quota.maximum(stream)
-        used = stream.bytes + self.elsewhere.get(stream.id, 0)
-        if maximum and size and used + size > maximum:
+        if maximum and size and (used := stream.bytes + self.elsewhere.get(stream_id, 0)) + size > maximum:
             if known is None:
                 raise DuplicatesFound
             return QuotaExceeded(quota={"maxBytes": maximum, "usedBytes": used, "neededBytes": size})
-        return self._append(stream, vault, push, size, new, known)
+        return self._append(at, stream, vault, push, size, new, known)
 
     def _append(
-        self, stream: Stream, vault: Vault | None, push: Push, size: int, new: Sequence[int], known: Known | None
+        self,
+        at: VaultAt,
+        stream: Stream,
+        vault: Vault | None,
+        push: Push,
+        size: int,
+        new: Sequence[int],
+        known: Known | None,
     ) -> Pushed:
-        stream_id, vault_id = stream.id, push.vault_id
+        stream_id, vault_id = at
         if not push.keys:
             head, chain = (vault.head, vault.chain) if vault else (0, EMPTY_CHAIN)
             return Pushed(stream_id, vault_id, push.device_id, (), 0, head, chain, stream.epoch, head)
         if vault is None:
             vault = self._new_vault(stream, vault_id)
         first = stream.last_sequence + 1
-        head, chain = vault.head, vault.chain
+        before = head = vault.head
+        chain = vault.chain
         if new:
-            head, chain = self._grow(vault, push if known is None else push.only(new), first, size)
+            head, chain = self._grow(at, vault, push if known is None else push.only(new), first, size)
         entries: Sequence[Stored] = (
             NewlyStored(first, self._now_ms, push.timestamps)
             if known is None
-            else self._entries((stream_id, vault_id), push, new, first, known)
+            else self._entries(at, push, new, first, known)
         )
-        return Pushed(stream_id, vault_id, push.device_id, entries, len(new), head, chain, stream.epoch, vault.head)
+        return Pushed(stream_id, vault_id, push.device_id, entries, len(new), head, chain, stream.epoch, before)
 
-    def _grow(self, vault: Vault, logs: Push, first: int, size: int) -> tuple[int, bytes]:
+    def _grow(self, at: VaultAt, vault: Vault, logs: Push, first: int, size: int) -> tuple[int, bytes]:
         """Numbers logs that are all new; the vault's head and chain after them."""
-        stream_id, now_ms, at = vault.stream_id, self._now_ms, (vault.stream_id, logs.vault_id)
+        stream_id, now_ms, sizes = at[0], self._now_ms, logs.sizes
         chains = chains_over(vault.chain, logs.keys, first)
-        after, chain = first + len(chains), chains[-1]
-        self._rows += zip(
-            repeat(stream_id),
-            repeat(vault.vault_no),
-            range(first, after),
-            logs.sizes,
-            repeat(now_ms),
-            logs.key_epochs,
-            repeat(logs.device_id),
-            logs.keys,
-            chains,
-            logs.timestamps,
-            logs.nonces,
-            logs.data,
-            strict=False,  # some of them never end
-        )
-        head = after - 1
-        self._vaults_before.setdefault(at, vault)
-        self.vaults[at] = vault.grown(head, chain, logs.sizes, size, now_ms)
+        head, chain = first + len(chains) - 1, chains[-1]
+        ids, vaults, now, devices = repeat(stream_id), repeat(vault.vault_no), repeat(now_ms), repeat(logs.device_id)
+        numbers, texts = range(first, head + 1), (logs.timestamps, logs.nonces, logs.data)
+        # Not `strict`, as some of them never end.
+        self._rows += zip(ids, vaults, numbers, sizes, now, logs.key_epochs, devices, logs.keys, chains, *texts)  # noqa: B905
+        if at not in self._vaults_before:
+            self._vaults_before[at] = vault
+        self.vaults[at] = vault.grown(head, chain, sizes, size, now_ms)
         self.streams[stream_id] = self.streams[stream_id].grown(head, size)
         return head, chain
 

@@ -105,8 +105,7 @@ async def open_sync(
         clock,
         ids,
         hub.announce,
-        # SQLite is at work in this process: preparing beside its thread, and taking turns with it, costs more than it saves.
-        meanwhile=prepare_answer if db.engine == "postgres" else None,
+        prepare=prepare_answer,
         quota=quota,
         max_vaults=settings.max_vaults_per_account,
     )

@@ -36,11 +36,12 @@ class Heads:
 
     def of(self, pushes: Sequence[Push]) -> tuple[dict[str, Stream], dict[tuple[str, str], Vault]] | None:
         """Streams and vaults that the pushes build on; None when one of them is unknown, or needs more than these rows."""
+        beliefs = self._beliefs
         streams: dict[str, Stream] = {}
         vaults: dict[tuple[str, str], Vault] = {}
         for push in pushes:
             stream_id, vault_id = push.stream_id, push.vault_id
-            belief = self._beliefs.get(stream_id)
+            belief = beliefs.get(stream_id)
             if belief is None or belief.stream is None or push.epochs_used or not push.keys:
                 return None
             vault = belief.vaults.get(vault_id)
@@ -53,7 +54,7 @@ class Heads:
     def knows(self, stream_id: str, vault_id: str) -> bool:
         """Whether anything is believed of this vault."""
         belief = self._beliefs.get(stream_id)
-        return belief is not None and vault_id in belief.vaults
+        return belief is not None and belief.stream is not None and vault_id in belief.vaults
 
     def learn(self, grown: Sequence[tuple[Stream, Vault]]) -> None:
         """Remembers rows as a commit left them; all that was believed of these streams' other vaults stays."""
@@ -87,7 +88,9 @@ class Heads:
     def forget(self, stream_ids: Sequence[str]) -> None:
         """Nothing is believed of these streams until their next commit."""
         for stream_id in stream_ids:
-            self._beliefs.pop(stream_id, None)
+            belief = self._beliefs.get(stream_id)
+            if belief is not None:
+                belief.stream = None
 
     def found_moved(self, stream_ids: Sequence[str]) -> None:
         """Others wrote to these streams: for a while it is cheaper to read them than to believe and be wrong."""

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from binascii import unhexlify
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol, TypeVar, overload
+from struct import Struct
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
+
+import msgspec
 
 EMPTY_CHAIN = bytes(32)
 LOG_OVERHEAD_BYTES = 100
@@ -45,9 +49,8 @@ class Stream(NamedTuple):
     def grown(self, sequence: int, size: int) -> Stream:
         """The head row once logs up to `sequence`, of `size` bytes, were appended."""
         id_, kind, last, used, logs, removed, epoch, quota_bytes, next_vault_no = self
-        return Stream(
-            id_, kind, sequence, used + size, logs + sequence - last, removed, epoch, quota_bytes, next_vault_no
-        )
+        logs += sequence - last
+        return _row(Stream, (id_, kind, sequence, used + size, logs, removed, epoch, quota_bytes, next_vault_no))
 
 
 class Vault(NamedTuple):
@@ -72,11 +75,15 @@ class Vault(NamedTuple):
 
     def grown(self, head: int, chain: bytes, sizes: Sequence[int], size: int, now_ms: int) -> Vault:
         """The row once logs of these sizes (`size` together) were appended, the last one numbered `head`."""
-        stream_id, vault_no, vault_id, _, _, logs, used, largest, created_at, _, *rest = self
-        logs, used, largest = logs + len(sizes), used + size, max(largest, max(sizes))
-        row: Any = (stream_id, vault_no, vault_id, head, chain, logs, used, largest, created_at, now_ms, *rest)
-        return Vault(*row)
+        largest = max(sizes)
+        if largest < self.largest:
+            largest = self.largest
+        grown = (head, chain, self.logs + len(sizes), self.bytes + size, largest, self.created_at, now_ms)
+        return _row(Vault, self[:3] + grown + self[10:])
 
+
+_row: Any = cast(Any, tuple).__new__
+"""Makes a row of values that are known to be as many as it has fields: every push makes two, and counting them costs as much again."""
 
 _T = TypeVar("_T")
 Growth = tuple[_T, _T]
@@ -126,8 +133,7 @@ class Snapshot(NamedTuple):
     created_at: int
 
 
-@dataclass(slots=True)
-class Push:
+class Push(msgspec.Struct):
     """A push that is ready to be committed: decoded, measured and keyed before any lock is taken.
 
     The lists run in parallel, one entry for each log in request order; `keys` are dedupe keys as stored.
@@ -136,14 +142,14 @@ class Push:
     stream_id: str
     vault_id: str
     device_id: str | None
-    keys: list[bytes]
-    data: list[str]
-    nonces: list[str]
-    timestamps: list[str]
-    key_epochs: list[int]
-    sizes: list[int]
+    keys: Sequence[bytes]
+    data: Sequence[str]
+    nonces: Sequence[str]
+    timestamps: Sequence[str]
+    key_epochs: Sequence[int]
+    sizes: Sequence[int]
     size: int
-    epochs_used: frozenset[int] = field(default_factory=lambda: frozenset[int]())
+    epochs_used: frozenset[int] = frozenset()
 
     def only(self, indexes: Sequence[int]) -> Push:
         """The same push with some of its logs."""
@@ -239,10 +245,15 @@ def client_key(client_id: str) -> bytes:
     return b"\x01" + bytes.fromhex(client_id.replace("-", ""))
 
 
-def client_keys(client_ids: Sequence[str]) -> list[bytes]:
+def client_keys(client_ids: Sequence[str]) -> Sequence[bytes]:
     """`client_key` of many at once; in any case of letters."""
-    digits = bytes.fromhex("".join(client_ids).replace("-", ""))
-    return [b"\x01" + digits[at : at + 16] for at in range(0, len(digits), 16)]
+    together = unhexlify("01".join(("", *client_ids)).encode().translate(None, b"-"))
+    return _keys_of(len(client_ids)).unpack(together)
+
+
+@lru_cache(maxsize=128)
+def _keys_of(count: int) -> Struct:
+    return Struct("17s" * count)
 
 
 def content_key(haex_timestamp: str, nonce: str, encrypted_data: str) -> bytes:
@@ -276,8 +287,7 @@ def chains_over(chain: bytes, stored_keys: Sequence[bytes], first: int) -> list[
     chains: list[bytes] = []
     sha256, add = hashlib.sha256, chains.append
     for sequence, key in enumerate(stored_keys, first):
-        public = key[1:] if key[0] == 1 else key[17:]
-        chain = sha256(chain + public + sequence.to_bytes(8, "big")).digest()
+        chain = sha256(chain + key[1 if key[0] == 1 else 17 :] + sequence.to_bytes(8)).digest()
         add(chain)
     return chains
 

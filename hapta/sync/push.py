@@ -31,6 +31,10 @@ MAX_BELIEVED_LOGS = 2_000
 """More in one batch are numbered where the transaction runs: off the event loop on SQLite."""
 
 
+def _nothing(pushed: Pushed) -> None:
+    """Prepares nothing."""
+
+
 class _HeadsMoved(Exception):
     """The heads were not as they were believed to be; nothing was written."""
 
@@ -40,8 +44,8 @@ class Committer:
 
     Args:
         announce: called after each commit with the pushes that stored something. It must not raise.
-        meanwhile: may prepare what a push will be answered with while the database is at work. It must not tell anybody: the
-            push may still fail.
+        prepare: may prepare what a push will be answered with while the database is at work. It must not tell anybody: the push
+            may still fail.
         quota: of accounts; None: there is none.
         max_vaults: live vaults that one stream may have.
         lanes: transactions that may be in flight at once (disjoint streams).
@@ -56,7 +60,7 @@ class Committer:
         ids: Ids,
         announce: Announce,
         *,
-        meanwhile: Callable[[Pushed], None] | None = None,
+        prepare: Callable[[Pushed], None] = _nothing,
         quota: Quota | None = None,
         max_vaults: int = 1000,
         lanes: int | None = None,
@@ -68,7 +72,7 @@ class Committer:
         self._db = db
         self._clock = clock
         self._ids = ids
-        self._meanwhile = meanwhile
+        self._prepare = prepare
         self._quota = quota or Quota(0, nothing_elsewhere, clock)
         self._max_vaults = max_vaults
         self._heads = Heads()
@@ -143,15 +147,14 @@ class Committer:
             if not await batch.save_believed(tx):
                 raise _HeadsMoved
 
-        writing: Awaitable[None] = self._db.write(body, single=True)
+        large = [outcome for outcome in outcomes if isinstance(outcome, Pushed) and outcome.inserted >= MEANWHILE_LOGS]
+
+        def prepare_answers() -> None:
+            for outcome in large:
+                self._prepare(outcome)
+
         try:
-            if self._meanwhile is not None:
-                writing = asyncio.ensure_future(writing)
-                await asyncio.sleep(0)  # the write is on its way
-                for outcome in outcomes:
-                    if isinstance(outcome, Pushed) and outcome.inserted >= MEANWHILE_LOGS:
-                        self._meanwhile(outcome)
-            await writing
+            await self._db.write(body, single=True, meanwhile=prepare_answers if large else None)
         except _HeadsMoved:
             return None
         self._heads.learn(batch.heads())

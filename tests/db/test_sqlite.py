@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,26 @@ async def ids(db: Database) -> list[str]:
     return await db.read(body)
 
 
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+async def test_what_is_prepared_meanwhile_is_ready_before_the_write_is_told(tmp_path: Path, synchronous: str) -> None:
+    db = await open_in(tmp_path, sqlite_synchronous=synchronous)
+    told: list[object] = []
+
+    async def create(tx: WriteTx) -> None:
+        await tx.execute("CREATE TABLE notes (id text NOT NULL PRIMARY KEY)")
+
+    await db.write(create, meanwhile=lambda: told.append(threading.current_thread()))
+    told.append("written")
+    assert told == [*([threading.current_thread()] if synchronous == "FULL" else []), "written"]
+
+    async def fail(tx: WriteTx) -> None:
+        raise Conflict("no")
+
+    with pytest.raises(Conflict):
+        await db.write(fail, meanwhile=lambda: told.append("prepared all the same"))
+    await db.close()
+
+
 async def test_bodies_that_wait_together_share_one_commit(db: Database) -> None:
     pause = Pause()
     held = asyncio.ensure_future(db.write(pause.here))
@@ -96,12 +117,16 @@ async def test_a_long_read_leaves_the_event_loop_free_and_short_ones_overtake_it
             raise Conflict("the budget of the event loop is nothing that a caller should hear of") from None
 
     await db.write(fill)
-    for _ in range(3):
+    overtaken = 0
+    for _ in range(5):
         reading = asyncio.ensure_future(db.read(long))
         await checkpoint()
         assert len(await ids(db)) == 3000
-        assert not reading.done()
+        overtaken += (
+            not reading.done()
+        )  # now and then a busy machine leaves the loop alone for as long as the read takes
         assert await reading == 3000 * 2999 // 2
+    assert overtaken > 0
 
 
 async def test_a_read_that_overran_its_budget_leaves_its_connection_fit_for_the_next(
@@ -196,7 +221,7 @@ async def test_the_log_does_not_grow_with_what_was_written(db: Database, tmp_pat
     await add(db, "a")
     for _ in range(200):  # 80 MB through the log
         await db.write(rewrite)
-    assert (tmp_path / "hapta.db-wal").stat().st_size < 2 * RESET_PAGES * 4096
+    assert (tmp_path / "hapta.db-wal").stat().st_size < 1.1 * RESET_PAGES * 4096
 
 
 async def test_a_closed_database_is_one_file_that_holds_everything(db: Database, tmp_path: Path) -> None:

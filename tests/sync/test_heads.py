@@ -67,6 +67,21 @@ async def test_two_vaults_of_one_account_grow_from_remembered_heads(house: House
     assert not (await verify(house.db)).problems
 
 
+async def test_vaults_of_one_account_that_take_turns_are_all_remembered(house: House) -> None:
+    heads = Heads()
+    for vault in (VAULT, SECOND_VAULT):
+        await house.push(new_logs(1), vault=vault)
+    streams = await house.db.read(lambda tx: store.find_stream(tx, USER))
+    vaults = await house.db.read(lambda tx: store.list_vaults(tx, USER))
+    assert streams is not None
+    heads.learn([(streams, vault) for vault in vaults])
+    heads.forget([USER])
+    assert not heads.knows(USER, VAULT)
+    heads.learn([(streams, vaults[0])])
+    assert heads.knows(USER, VAULT)
+    assert heads.knows(USER, SECOND_VAULT)
+
+
 async def test_duplicates_within_a_remembered_vault_are_answered_as_the_first_time(house: House) -> None:
     await house.push(new_logs(1))
     logs = new_logs(3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -112,6 +113,16 @@ async def test_ids_and_instants_on_the_wire_are_those_of_the_push(house: House) 
     assert pulled[0].id == id_prefix(USER) + "000000000001"
     assert pulled[1].dedupe_key == str(logs[1].id).replace("-", "")
     assert pulled[2].dedupe_key is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+@pytest.mark.parametrize("stamp", ["7558151829870018560/b1a2", 'say "now"', "back\\slash", "später", "tab\t"])
+async def test_an_answer_is_its_struct_as_json_whatever_timestamps_hold(house: House, count: int, stamp: str) -> None:
+    logs = [replace(log, haex_timestamp=stamp) for log in new_logs(count)]
+    for _ in ("new", "all of them stored already"):
+        answer = push_answer(await house.push(logs))
+        assert msgspec.json.encode(msgspec.json.decode(answer, type=PushAnswer, strict=True)) == answer
+        assert [log.haex_timestamp for log in msgspec.json.decode(answer, type=PushAnswer).logs] == [stamp] * count
 
 
 async def test_a_long_poll_wakes_for_a_push(house: House) -> None:
