@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from hapta.db.database import Database, Param, Row
+from hapta.db.database import Database, Param
+from hapta.db.statements import index_key, same_id
 from hapta.kit.clock import Clock, iso_ms
 
 BATCH = 200
@@ -26,6 +28,7 @@ class Part:
         columns: those that are exported, the key's among them.
         left_out: columns that are not.
         owner: the column that names the account.
+        short: ids that the table's index holds as `index_key`, of the owner and the key.
     """
 
     table: str
@@ -33,6 +36,7 @@ class Part:
     columns: str
     left_out: tuple[str, ...] = ()
     owner: str = "account_id"
+    short: tuple[str, ...] = ()
 
 
 PARTS: Mapping[str, Part] = {
@@ -53,7 +57,10 @@ PARTS: Mapping[str, Part] = {
         " stopped_at stopped_reason archived_at archive_reason archive_error changed_seq created_seq created_at updated_at",
     ),
     "messages": Part(
-        "res_relay_messages", ("session_id", "seq"), "session_id seq id local_id content created_at updated_at"
+        "res_relay_messages",
+        ("session_id", "seq"),
+        "session_id seq id local_id content created_at updated_at",
+        short=("account_id", "session_id"),
     ),
     "machines": Part(
         "res_relay_machines",
@@ -122,34 +129,63 @@ async def export(db: Database, clock: Clock, account_id: str) -> AsyncIterator[s
     for name, part in PARTS.items():
         yield f',\n"{name}": ['
         separator = "\n"
-        async for row in _rows(db, part, account_id):
+        async for row in rows(db, part, account_id):
             yield separator + json.dumps(row, ensure_ascii=False)
             separator = ",\n"
         yield "]"
     yield "}\n"
 
 
-async def _rows(db: Database, part: Part, account_id: str) -> AsyncIterator[dict[str, object]]:
+class Stretch(NamedTuple):
+    """Rows of an account that stand together in an index. `same` columns of the key are equal there, so the others order them."""
+
+    condition: str
+    params: Mapping[str, Param]
+    same: int
+
+
+WHOLE = Stretch("", {}, 0)
+
+
+async def rows(db: Database, part: Part, account_id: str) -> AsyncIterator[dict[str, object]]:
+    """The rows of an account, batch by batch, in the order of the part's key."""
     columns = part.columns.split()
-    # S608: tables and columns are constants.
-    sql = f"SELECT {', '.join(columns)} FROM {part.table} WHERE {part.owner} = :account"  # noqa: S608
-    order = f" ORDER BY {', '.join(part.key)} LIMIT {BATCH}" if part.key else ""
-    places = [columns.index(name) for name in part.key]
-    last: Row | None = None
-    while True:
-        after: dict[str, Param] = {}
-        past = ""
-        if last is not None:
-            after = {f"k{number}": last[place] for number, place in enumerate(places)}
-            past = f" AND ({', '.join(part.key)}) > ({', '.join(f':{name}' for name in after)})"
-        params: dict[str, Param] = {"account": account_id, **after}
-        text = sql + past + order
-        rows = await db.read(lambda tx, text=text, params=params: tx.fetch_all(text, **params), snapshot=False)
-        for row in rows:
+    left = [WHOLE]
+    while left:
+        now = left.pop()
+        text, params = statement(part, now), {"account": account_id, **now.params}
+        found = await db.read(lambda tx, text=text, params=params: tx.fetch_all(text, **params), snapshot=False)
+        for row in found:
             yield {name: _plain(value) for name, value in zip(columns, row, strict=True)}
-        if not part.key or len(rows) < BATCH:
-            return
-        last = rows[-1]
+        if part.key and len(found) == BATCH:
+            left = after(part, [found[-1][columns.index(name)] for name in part.key])
+
+
+def statement(part: Part, stretch: Stretch) -> str:
+    """Reads the first rows of a stretch: a batch of them, or the only one."""
+    columns, owner = ", ".join(part.columns.split()), _equal(part, part.owner, "account")
+    order = ", ".join([_key(part, name) for name in part.key[stretch.same :]])
+    limit = f" ORDER BY {order} LIMIT {BATCH}" if order else ""
+    return f"SELECT {columns} FROM {part.table} WHERE {owner}{stretch.condition}{limit}"  # noqa: S608 - constants
+
+
+def after(part: Part, last: Sequence[Param]) -> list[Stretch]:
+    """What comes after a row, the nearest at the end: rows that share all but the last column of the key, then all but the last two,
+    and so on. Each is one stretch of the index, so no batch walks over rows of those before."""
+    stretches: list[Stretch] = []
+    for same, name in enumerate(part.key):
+        equal = "".join([f" AND {_equal(part, part.key[number], f'k{number}')}" for number in range(same)])
+        beyond = f" AND {_key(part, name)} > {_key(part, name, f':k{same}')}"
+        stretches.append(Stretch(equal + beyond, {f"k{number}": last[number] for number in range(same + 1)}, same))
+    return stretches
+
+
+def _equal(part: Part, column: str, parameter: str) -> str:
+    return same_id(column, parameter) if column in part.short else f"{column} = :{parameter}"
+
+
+def _key(part: Part, column: str, expression: str = "") -> str:
+    return index_key(expression or column) if column in part.short else expression or column
 
 
 def _plain(value: object) -> object:

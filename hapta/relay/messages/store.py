@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from hapta.db.database import ReadTx, Row, WriteTx
+from hapta.db.statements import index_key, same_id
 from hapta.relay.messages.models import Message
 
 COLUMNS = [
@@ -19,6 +20,8 @@ COLUMNS = [
     ("updated_at", "bigint"),
 ]
 
+_ACCOUNT = same_id("account_id", "account")
+_SESSION = f"{_ACCOUNT} AND {same_id('session_id', 'session')}"
 _SEEN = "seq, id, local_id, content, created_at, updated_at"
 
 
@@ -31,12 +34,12 @@ def _page(comparison: str, order: str) -> str:
             SELECT seq, sum(size) OVER (ORDER BY seq {order} ROWS UNBOUNDED PRECEDING) - size AS before
             FROM (
                 SELECT seq, length(content) AS size FROM res_relay_messages
-                WHERE account_id = :account AND session_id = :session AND seq {comparison} :seq
+                WHERE {_SESSION} AND seq {comparison} :seq
                 ORDER BY seq {order} LIMIT :limit
             ) AS sizes
         ) AS fitting
         JOIN res_relay_messages AS m
-            ON m.account_id = :account AND m.session_id = :session AND m.seq = fitting.seq
+            ON {same_id("m.account_id", "account")} AND {same_id("m.session_id", "session")} AND m.seq = fitting.seq
         WHERE fitting.before < :max_bytes
         ORDER BY m.seq {order}"""  # noqa: S608
 
@@ -56,8 +59,8 @@ async def insert(tx: WriteTx, rows: Sequence[Row]) -> None:
 async def by_local_ids(tx: ReadTx, account_id: str, session_id: str, local_ids: Sequence[str]) -> dict[str, Message]:
     """The stored messages of these names."""
     rows = await tx.fetch_all(
-        f"SELECT {_SEEN} FROM res_relay_messages"  # noqa: S608 - a list of columns
-        " WHERE account_id = :account AND session_id = :session AND local_id = any(:ids::text[])",
+        f"SELECT {_SEEN} FROM res_relay_messages WHERE {_SESSION}"  # noqa: S608 - constants
+        " AND local_id = any(:ids::text[])",
         account=account_id,
         session=session_id,
         ids=local_ids,
@@ -83,8 +86,7 @@ async def page(
 
 async def find(tx: ReadTx, account_id: str, session_id: str, seq: int) -> Message | None:
     row = await tx.fetch_one(
-        f"SELECT {_SEEN} FROM res_relay_messages"  # noqa: S608 - a list of columns
-        " WHERE account_id = :account AND session_id = :session AND seq = :seq",
+        f"SELECT {_SEEN} FROM res_relay_messages WHERE {_SESSION} AND seq = :seq",  # noqa: S608 - constants
         account=account_id,
         session=session_id,
         seq=seq,
@@ -95,8 +97,8 @@ async def find(tx: ReadTx, account_id: str, session_id: str, seq: int) -> Messag
 async def of_seqs(tx: ReadTx, account_id: str, session_id: str, seqs: Sequence[int]) -> list[Message]:
     """Messages of these numbers."""
     rows = await tx.fetch_all(
-        f"SELECT {_SEEN} FROM res_relay_messages"  # noqa: S608 - a list of columns
-        " WHERE account_id = :account AND session_id = :session AND seq = any(:seqs::bigint[])",
+        f"SELECT {_SEEN} FROM res_relay_messages WHERE {_SESSION}"  # noqa: S608 - constants
+        " AND seq = any(:seqs::bigint[])",
         account=account_id,
         session=session_id,
         seqs=seqs,
@@ -107,10 +109,10 @@ async def of_seqs(tx: ReadTx, account_id: str, session_id: str, seqs: Sequence[i
 async def delete_some(tx: WriteTx, account_id: str, session_id: str, limit: int) -> int:
     """Removes messages of a session, the oldest first; how many."""
     # The first number that stays is found by position, as numbers have no gaps.
-    sql = """
+    sql = f"""
         DELETE FROM res_relay_messages
-        WHERE account_id = :account AND session_id = :session AND seq < coalesce(
-            (SELECT min(seq) FROM res_relay_messages WHERE account_id = :account AND session_id = :session) + :limit, 0)"""
+        WHERE {_SESSION} AND seq < coalesce(
+            (SELECT min(seq) FROM res_relay_messages WHERE {_SESSION}) + :limit, 0)"""  # noqa: S608 - constants
     return await tx.execute(sql, account=account_id, session=session_id, limit=limit)
 
 
@@ -142,10 +144,11 @@ async def forget_removed(tx: WriteTx, account_id: str, session_id: str) -> None:
 
 async def delete_some_of_account(tx: WriteTx, account_id: str, limit: int) -> int:
     """Removes messages of an account, of whatever sessions; how many."""
-    sql = """
-        DELETE FROM res_relay_messages WHERE account_id = :account AND (session_id, seq) IN (
-            SELECT session_id, seq FROM res_relay_messages WHERE account_id = :account
-            ORDER BY session_id, seq LIMIT :limit)"""
+    row = "/*sqlite: rowid*/ /*postgres: session_id, seq*/"
+    sql = f"""
+        DELETE FROM res_relay_messages WHERE account_id = :account AND ({row}) IN (
+            SELECT {row} FROM res_relay_messages WHERE {_ACCOUNT}
+            ORDER BY {index_key("session_id")}, seq LIMIT :limit)"""  # noqa: S608 - constants
     return await tx.execute(sql, account=account_id, limit=limit)
 
 
