@@ -17,6 +17,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from hapta.http.repeats import KnownHead
+
 _BODY = b'{"error":"The request head is too large","code":"head_too_large"}'
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
@@ -103,6 +105,10 @@ def header_pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, _, value in pairs]
 
 
+def _nothing() -> None:
+    """What is done on an answer that is over."""
+
+
 class _Cycle(RequestResponseCycle):
     """uvicorn's state of one request, made with fewer steps; its task leaves the server's set by itself."""
 
@@ -148,12 +154,21 @@ class _Cycle(RequestResponseCycle):
             self._event.set()
 
     async def run_asgi(self, app: Any) -> None:
-        """Answers the request by the application."""
+        """Answers the request by the application; one that fails, or ends without an answer, is answered by 500 or cut off."""
+        failure: BaseException | None = None
         try:
-            await super().run_asgi(app)
-        finally:
-            if self.task is not None:
-                self.tasks.discard(self.task)
+            await app(self.scope, self.receive, self.send)
+        except BaseException as error:  # the boundary of a request, as uvicorn has it
+            failure = error
+        if failure is not None or not (self.response_complete or self.disconnected):
+            self.logger.error("the application failed or gave no whole answer", exc_info=failure)
+            if self.response_started:
+                self.transport.close()
+            else:
+                await self.send_500_response()
+        self.on_response = _nothing
+        if self.task is not None:
+            self.tasks.discard(self.task)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -177,6 +192,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._pause_timer: asyncio.TimerHandle | None = None
         self._common: list[tuple[bytes, bytes]] = []
         self._common_lines = b""
+        self._between = True  # no request has begun and is not whole
+        self._arrived = 0  # requests that became whole in the parser
+        self._url = b""  # of the request before
+        self._known: KnownHead | None = None
         self._watched: Any = None
         self._lost: Callable[[], None] | None = None
 
@@ -260,6 +279,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new head starts; what was received before belongs to the request before."""
+        self._between = False
+        self._known = None  # it has to be of the newest message, as more of the parser's findings are kept beside it
         self._head_bytes = 0
         self._in_head = True
         self.url = b""
@@ -286,8 +307,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         scope["query_string"] = url.query or b""
+        self._begin(_Cycle(self, scope, keep_alive=version != "1.0" and parser.should_keep_alive()))
+
+    def _begin(self, cycle: _Cycle) -> None:
         before = self.cycle
-        self.cycle = cycle = _Cycle(self, scope, keep_alive=version != "1.0" and parser.should_keep_alive())
+        self.cycle = cycle
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:  # pipelined: its turn comes when the one before it is answered
@@ -313,6 +337,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._between = True
+        self._arrived += 1
         if self.parser.should_upgrade() and self._should_upgrade():
             return
         cycle = self.cycle
@@ -346,13 +372,46 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Counts what arrives until the head is whole. One chunk is bounded by the transport, so a check after it will do."""
+        between = self._between
+        if between and self._known is not None and self._repeats(self._known, data):
+            return
+        arrived = self._arrived
         super().data_received(data)
+        if between and self._between and self._arrived == arrived + 1:
+            self._learn(data)
         if self._in_head:
             self._wait_for_head()
             self._head_bytes += len(data)
             if self._head_bytes > self._max_head_bytes and not self.transport.is_closing():
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
+
+    def _learn(self, data: bytes) -> None:
+        """Keeps the head of a request that came alone and whole, once a second one goes to the same address."""
+        cycle, url = self.cycle, self._url
+        self._url = self.url
+        if url == self.url and cycle.scope is self.scope and cycle.keep_alive:
+            parsed = self.scope.copy()
+            del parsed["headers"], parsed["state"]
+            self._known = KnownHead.of(data, self.headers, parsed)
+
+    def _repeats(self, known: KnownHead, data: bytes) -> bool:
+        """Takes a request by a known head, without the parser; it stands between two messages and notices nothing."""
+        repeat = known.repeated(data)
+        if repeat is None:
+            return False
+        self._unset_keepalive_if_required()
+        if self._head_timer is not None:
+            self._stop_waiting()
+        headers, body = repeat
+        self.scope = scope = known.scope.copy()
+        scope["headers"] = self.headers = headers
+        scope["state"] = self.app_state.copy()
+        cycle = _Cycle(self, scope, keep_alive=True)
+        cycle.body = body
+        cycle.more_body = False
+        self._begin(cycle)
+        return True
 
     def answer(self, scope: dict[str, Any], status: int, head: bytes, body: bytes) -> bool:
         """Writes a whole answer at once.

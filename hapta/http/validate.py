@@ -447,6 +447,12 @@ def _own_keys(kind: inspect.Type) -> Column | None:
 
     def count(values: list[Any]) -> int:
         keys = most * len(values)
+        if len(values) == 1:  # columns of one cost more than they spare
+            (value,) = values
+            for get, default in optional:
+                if get(value) == default:
+                    keys -= 1
+            return keys
         for get, default in optional:
             keys -= list(map(get, values)).count(default)
         return keys

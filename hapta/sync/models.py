@@ -276,18 +276,25 @@ def public_key(stored: bytes) -> bytes:
     return stored[1:] if stored[0] == 1 else stored[17:]
 
 
+_new_sha256 = hashlib.sha256().copy
+"""An empty hash. OpenSSL looks its algorithm up for each new one, which costs as much as hashing a link of the chain."""
+
+
 def extend_chain(chain: bytes, stored_key: bytes, sequence: int) -> bytes:
     """The chain after one more log: SHA-256(previous chain, dedupe key, sequence as 8 bytes big-endian)."""
-    key = stored_key[1:] if stored_key[0] == 1 else stored_key[17:]
-    return hashlib.sha256(chain + key + sequence.to_bytes(8, "big")).digest()
+    link = _new_sha256()
+    link.update(chain + stored_key[1 if stored_key[0] == 1 else 17 :] + sequence.to_bytes(8))
+    return link.digest()
 
 
 def chains_over(chain: bytes, stored_keys: Sequence[bytes], first: int) -> list[bytes]:
     """The chain after each of many logs, numbered from `first` on: `extend_chain` with few steps for each."""
     chains: list[bytes] = []
-    sha256, add = hashlib.sha256, chains.append
+    new_sha256, add = _new_sha256, chains.append
     for sequence, key in enumerate(stored_keys, first):
-        chain = sha256(chain + key[1 if key[0] == 1 else 17 :] + sequence.to_bytes(8)).digest()
+        link = new_sha256()
+        link.update(chain + key[1 if key[0] == 1 else 17 :] + sequence.to_bytes(8))
+        chain = link.digest()
         add(chain)
     return chains
 

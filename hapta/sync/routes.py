@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import msgspec
@@ -23,12 +24,9 @@ from hapta.sync.snapshots import Snapshots
 from hapta.sync.sockets import SyncSockets
 from hapta.sync.transfer import Exporter, Importer
 
-_PUSH_ANSWER = (
-    b'{"message":"Logs pushed successfully","count":%d,"inserted":%d,"duplicates":%d,"head":%d,"epoch":"%b","chain":"%b",'
-    b'"logs":%b}'
-)
-"""`schemas.PushAnswer` as JSON: an epoch is a UUID, so nothing in it is ever escaped, and one formatting is half of what encoding costs."""
 _encode = msgspec.json.Encoder().encode
+_created_at = lru_cache(maxsize=16)(iso_ms)
+"""Kept, as pushes that are committed together share their instant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,15 +321,20 @@ def _token(request: Request) -> str:
 
 
 def push_answer(pushed: Pushed) -> bytes:
-    """The answer of a push as JSON (`schemas.PushAnswer`), with entries in the order of its request."""
-    stored = pushed.entries
+    """The answer of a push as JSON (`schemas.PushAnswer`), with entries in the order of its request.
+
+    An epoch is a UUID, so nothing outside of the entries is ever escaped, and one formatting is half of what encoding costs.
+    """
+    stream_id, _, _, stored, inserted, head, chain_, epoch, _ = pushed
     rendered: str | None = None
     if type(stored) is NewlyStored:
-        rendered = stored.rendered or _new_entries(id_prefix(pushed.stream_id), stored)
-    entries = _encode(_push_entries(pushed)) if rendered is None else b"[%b]" % rendered.encode()
-    count, inserted, chain_hex = len(stored), pushed.inserted, pushed.chain.hex().encode()
-    numbers = (count, inserted, count - inserted, pushed.head)
-    return _PUSH_ANSWER % (*numbers, pushed.epoch.encode(), chain_hex, entries)
+        rendered = stored.rendered or _new_entries(id_prefix(stream_id), stored)
+    entries = _encode(_push_entries(pushed)).decode() if rendered is None else f"[{rendered}]"
+    count = len(stored)
+    return (
+        f'{{"message":"Logs pushed successfully","count":{count},"inserted":{inserted},"duplicates":{count - inserted},'
+        f'"head":{head},"epoch":"{epoch}","chain":"{chain_.hex()}","logs":{entries}}}'
+    ).encode()
 
 
 def prepare_answer(pushed: Pushed) -> None:
@@ -360,12 +363,15 @@ def _new_entries(prefix: str, entries: NewlyStored) -> str | None:
     Returns:
         None when a timestamp holds a character that JSON may have to escape.
     """
-    stamps = entries.timestamps
-    together = "".join(stamps)
+    first, stamps = entries.first, entries.timestamps
+    together = stamps[0] if len(stamps) == 1 else "".join(stamps)
     if not (together.isascii() and together.isprintable()) or '"' in together or "\\" in together:
         return None
-    one = f'{{"id":"{prefix}%012x","sequence":%d,"haexTimestamp":"%s","createdAt":"{iso_ms(entries.created_at)}"}}'
-    numbers = range(entries.first, entries.first + len(stamps))
+    at = _created_at(entries.created_at)
+    if len(stamps) == 1:  # most pushes
+        return f'{{"id":"{prefix}{first:012x}","sequence":{first},"haexTimestamp":"{together}","createdAt":"{at}"}}'
+    one = f'{{"id":"{prefix}%012x","sequence":%d,"haexTimestamp":"%s","createdAt":"{at}"}}'
+    numbers = range(first, first + len(stamps))
     values = chain.from_iterable(zip(numbers, numbers, stamps, strict=True))
     return ",".join([one] * len(stamps)) % tuple(values)
 

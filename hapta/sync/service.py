@@ -7,7 +7,7 @@ reader can see has no smaller one that appears later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
 from operator import attrgetter
 from typing import cast
@@ -30,6 +30,7 @@ from hapta.sync.models import (
     client_keys,
     content_key,
     find_uuid,
+    measure,
     measure_all,
 )
 from hapta.sync.push import Committer
@@ -79,20 +80,28 @@ class SyncService:
 
     # -- push ----------------------------------------------------------------------------------------------------------
 
-    async def push(self, user_id: str, vault_id: str, logs: Sequence[IncomingLog], device_id: str | None) -> Pushed:
-        """Stores logs, each once; returns after the commit.
+    def push(
+        self, user_id: str, vault_id: str, logs: Sequence[IncomingLog], device_id: str | None
+    ) -> Awaitable[Pushed]:
+        """Stores logs, each once; what is awaited is there after the commit.
 
         Raises:
             PushTooLarge, QuotaExceeded, UnknownKeyEpoch: nothing was stored.
             Unavailable: nothing was stored, or (a lost connection at the commit) the retry will find it.
         """
         if len(logs) > LARGE_PUSH_LOGS or sum([len(log.encrypted_data) for log in logs]) > LARGE_PUSH_CHARACTERS:
-            push = await asyncio.to_thread(self.prepare, user_id, vault_id, logs, device_id)
-        else:
-            push = self.prepare(user_id, vault_id, logs, device_id)
-        if device_id is not None:
-            self._devices.touch(user_id, device_id)
-        return await self._committer.submit(push)
+            return self._push_large(user_id, vault_id, logs, device_id)
+        return self._submit(self.prepare(user_id, vault_id, logs, device_id))
+
+    async def _push_large(
+        self, user_id: str, vault_id: str, logs: Sequence[IncomingLog], device_id: str | None
+    ) -> Pushed:
+        return await self._submit(await asyncio.to_thread(self.prepare, user_id, vault_id, logs, device_id))
+
+    def _submit(self, push: Push) -> asyncio.Future[Pushed]:
+        if push.device_id is not None:
+            self._devices.touch(push.stream_id, push.device_id)
+        return self._committer.submit(push)
 
     def prepare(self, user_id: str, vault_id: str, logs: Sequence[IncomingLog], device_id: str | None) -> Push:
         """Measures and keys logs: all that can be done before the lock.
@@ -100,7 +109,9 @@ class SyncService:
         Raises:
             PushTooLarge: a limit of section 2.6 of the contract.
         """
-        # By columns, as the rows are put together in the end; few Python steps for each log, or for a push of a single one.
+        if len(logs) == 1:
+            return self._prepare_one(user_id, vault_id.lower(), logs[0], device_id)
+        # By columns, as the rows are put together in the end: few Python steps for each log.
         ids, data, nonces, timestamps, epochs = zip(*map(_columns, logs), strict=True) if logs else _NO_LOGS
         data_sizes = measure_all(data)
         settings = self._settings
@@ -115,6 +126,18 @@ class SyncService:
         used = frozenset(epochs) - {0} if any(epochs) else _NO_EPOCHS
         vault_id = vault_id.lower()
         return Push(user_id, vault_id, device_id, keys, data, nonces, timestamps, epochs, sizes, sum(sizes), used)
+
+    def _prepare_one(self, user_id: str, vault_id: str, log: IncomingLog, device_id: str | None) -> Push:
+        # Most pushes are of one log, and columns of one would cost three times as much.
+        id_, data, nonce, timestamp, epoch = _columns(log)
+        size = measure(data)
+        if size > self._settings.max_log_bytes or max(len(nonce), len(timestamp)) > MAX_FIELD_CHARACTERS:
+            raise PushTooLarge(limits=self.limits())
+        size += measure(nonce) + LOG_OVERHEAD_BYTES
+        key = content_key(timestamp, nonce, data) if id_ is None else client_key(id_)
+        used = frozenset((epoch,)) if epoch else _NO_EPOCHS
+        columns = (key,), (data,), (nonce,), (timestamp,), (epoch,), (size,)
+        return Push(user_id, vault_id, device_id, *columns, size, used)
 
     def limits(self) -> dict[str, int]:
         """The limits of one push, as its 413 answer names them."""

@@ -302,3 +302,28 @@ async def test_what_other_features_keep_counts_against_a_push(house: House) -> N
     kept[USER] = 0
     assert (await committer.push(service.prepare(USER, VAULT, [Log("fourth")], None))).inserted == 1
     await committer.close()
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        Log("text", id="0190A1B2-0000-7000-8000-00000000000A"),
+        Log("ünïcode €", nonce="nönce", haex_timestamp="1/ä", id=None),
+        Log("", nonce="", haex_timestamp="", id=None, key_epoch=3),
+        Log("x" * 1000, nonce="n" * 256, haex_timestamp="t" * 256, id="0190a1b2-0000-7000-8000-00000000000b"),
+    ],
+)
+async def test_a_push_of_one_log_is_prepared_like_one_of_many(house: House, log: Log) -> None:
+    prepare = house.sync.service.prepare
+    one, two = prepare(USER, VAULT.upper(), [log], "device"), prepare(USER, VAULT.upper(), [log, log], "device")
+    for column in ("keys", "data", "nonces", "timestamps", "key_epochs", "sizes"):
+        assert [*getattr(one, column)] * 2 == [*getattr(two, column)], column
+    assert (one.vault_id, one.device_id, one.epochs_used) == (two.vault_id, two.device_id, two.epochs_used)
+    assert one.size * 2 == two.size
+
+
+@pytest.mark.parametrize("log", [Log("x", nonce="n" * 257), Log("x", haex_timestamp="t" * 257), Log("x" * 2_000_000)])
+async def test_a_single_log_past_a_limit_is_refused_like_one_of_many(house: House, log: Log) -> None:
+    for logs in ([log], [log, log]):
+        with pytest.raises(PushTooLarge):
+            house.sync.service.prepare(USER, VAULT, logs, None)
