@@ -213,10 +213,12 @@ async def test_a_new_collection_is_listened_to_and_all_counts_as_changed(new_poc
         await watcher.both_live()
         await watcher.write("request", "POST", "/api/collections", {"name": "fresh", "type": "base", "fields": []})
         await asyncio.to_thread(watcher.collections.load)
+        before = len(watcher.told)
         watcher.collections.tell()
         assert not watcher.changes.live
         await watcher.until(lambda: watcher.changes.live)
-        assert watcher.told == ["gap", "live", "lost", "gap", "live"]
+        first, *gaps, last = watcher.told[before:]  # each of the two streams may tell of a gap when it is heard again
+        assert (first, {*gaps}, last) == ("lost", {"gap"}, "live")
         made = await watcher.write("create", "fresh")
         await watcher.until_told((house.collection("fresh")["id"], made["id"], "create"))
 
