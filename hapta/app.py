@@ -22,11 +22,12 @@ from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.files.feature import Files, open_files
 from hapta.gateway.pocketbase.binary import find_binary
 from hapta.gateway.wanted import is_wanted
+from hapta.http.answering import access_lines
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import Limits
-from hapta.http.middleware import Edge, access_lines
 from hapta.http.pages import Pages
 from hapta.http.requests import Receive, Scope, Send
 from hapta.identity import roots
@@ -291,6 +292,10 @@ class Hapta:
         if self._application is None:
             raise RuntimeError("the application serves inside its lifespan only")
         await self._application(scope, receive, send)
+
+    def at_once(self, scope: Scope, body: bytes, send: Send) -> bool:
+        """See `Application.at_once`."""
+        return self._application is not None and self._application.at_once(scope, body, send)
 
     def begin_stop(self) -> None:
         """The server accepts nothing more: whatever only waits is answered now."""

@@ -37,11 +37,12 @@ from hapta.bus.bus import Bus
 from hapta.db import connect as db_connect
 from hapta.db.database import Database, WriteTx
 from hapta.http import health
+from hapta.http.answering import access_lines
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge, RequestIds
 from hapta.http.limits import Limits
-from hapta.http.middleware import Edge, RequestIds, access_lines
 from hapta.http.requests import Receive, Scope, Send
 from hapta.http.reverse_proxy import Relay, RelayedOnly, is_internal, not_found
 from hapta.http.upstream import Upstream

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from asyncio import Future
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from types import MethodType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -29,7 +30,8 @@ from hapta.http.sockets import Socket
 from hapta.kit.access import HANDLER_DECIDES, Access, Caller
 from hapta.kit.errors import HaptaError
 
-Handler = Callable[..., Awaitable[Any]]
+Handler = Callable[..., Any]
+"""Returns an awaitable of the answer, or `Later`, which its annotation has to say."""
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 CorsPolicy = Literal["listed", "open", "none"]
 """Whose pages may read the answers: the configured origins, anybody's (never with credentials), or nobody else's."""
@@ -61,6 +63,19 @@ class Reply(msgspec.Struct, frozen=True):
     """The sentence of an envelope, in dialects that wrap their answers."""
 
 
+class Later(NamedTuple):
+    """An answer that is there when a future is done. For handlers that wait for nothing else: they are plain functions, and where all of
+    a request has arrived no task is made for it.
+
+    Args:
+        future: what is waited for. What it raises is answered as if the handler had raised it.
+        answer: makes of its result what a handler returns; it must not wait, and may raise like a handler.
+    """
+
+    future: Future[Any]
+    answer: Callable[[Any], Any]
+
+
 Answers = Mapping[int, "type | Content | None"]
 
 
@@ -86,6 +101,8 @@ class Endpoint:
     path_params: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     """Names of the handler's parameters, in order."""
+    answers_later: bool = False
+    """Whether the handler returns `Later`."""
     hidden: bool = False
     """Left out of the OpenAPI document (pages and assets)."""
     cookies: bool = False
@@ -226,7 +243,14 @@ def _with_signature(entry: Endpoint) -> Endpoint:
         raise TypeError(f"{entry.name}: the handler does not take {', '.join(sorted(missing))} of the path")
     if body is not None and entry.method in ("GET", "HEAD", "OPTIONS"):
         raise TypeError(f"{entry.name}: a {entry.method} has no body")
-    return replace(entry, parameters=names, path_params=in_path, body_type=body, query_type=query)
+    return replace(
+        entry,
+        parameters=names,
+        path_params=in_path,
+        body_type=body,
+        query_type=query,
+        answers_later=hints.get("return") is Later,
+    )
 
 
 def _declared(handler: Handler) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -264,6 +288,7 @@ __all__ = [
     "Endpoint",
     "Form",
     "Handler",
+    "Later",
     "Reply",
     "Request",
     "Socket",

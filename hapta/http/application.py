@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from hapta.http.api import Endpoint
 from hapta.http.cors import CLOSED, OPEN, Cors
+from hapta.http.edge import Edge, RequestIds
 from hapta.http.errors import (
     ENVELOPE,
     OAUTH,
@@ -16,7 +17,7 @@ from hapta.http.errors import (
     MethodNotAllowed,
     dialect_for_path,
 )
-from hapta.http.middleware import Compiled, Edge, RequestIds, compile_endpoint, compile_not_found
+from hapta.http.middleware import AtOnce, Compiled, compile_at_once, compile_endpoint, compile_not_found
 from hapta.http.requests import Receive, Scope, Send
 from hapta.http.router import NO_PARAMS, Router
 
@@ -42,6 +43,7 @@ class Application:
         self._cors = edge.cors
         self._in_flight = edge.metrics.requests
         self._http: Router[Compiled] = Router()
+        self._at_once: dict[tuple[bytes, str], AtOnce] = {}
         self._sockets: Router[Compiled] = Router()
         self._preflights: Router[Cors] = Router()
         with_credentials = edge.cors.with_credentials()
@@ -50,6 +52,9 @@ class Application:
         for endpoint in endpoints:
             router = self._sockets if endpoint.kind == "websocket" else self._http
             router.add(endpoint.method, endpoint.path, compile_endpoint(endpoint, edge, ids))
+            at_once = compile_at_once(endpoint, edge, ids)
+            if at_once is not None:
+                self._at_once[endpoint.path.encode(), endpoint.method] = at_once
             if endpoint.cors != "listed":
                 special[endpoint.path] = OPEN if endpoint.cors == "open" else CLOSED
             elif endpoint.allows_credentials:
@@ -90,6 +95,18 @@ class Application:
         if method == "OPTIONS" and await self._preflight(scope, send):
             return
         await self._not_found[self._dialect_of(scope["path"]).name](scope, receive, send, NO_PARAMS)
+
+    def at_once(self, scope: Scope, body: bytes, send: Send) -> bool:
+        """Takes a request whose body is there, if it can be answered without a task.
+
+        Args:
+            body: its body, as a whole.
+
+        Returns:
+            False: call the application. Nothing was done.
+        """
+        found = self._at_once.get((scope["raw_path"], scope["method"]))
+        return found is not None and found(scope, body, send)
 
     def _dialect_of(self, path: str) -> Dialect:
         for beginning, dialect in self._dialects:

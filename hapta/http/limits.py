@@ -14,7 +14,7 @@ from typing import Literal
 
 from hapta.kit.errors import TooMany
 from hapta.kit.networks import network_of
-from hapta.kit.ratelimit import Decision, Limiter, Rate, policy_header
+from hapta.kit.ratelimit import Decision, Limiter, MemoryLimiter, Rate, policy_header
 
 Headers = tuple[tuple[bytes, bytes], ...]
 HANDLER = "handler"
@@ -65,6 +65,11 @@ class Limits:
     @property
     def enabled(self) -> bool:
         return self._limiter is not None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `hit` answers at once, always."""
+        return isinstance(self._limiter, MemoryLimiter)
 
     def hit(self, limit: LimitClass, who: str) -> Decision | Awaitable[Decision]:
         """Draws one request from a budget; only to be called while limits are enabled."""

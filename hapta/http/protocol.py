@@ -32,6 +32,9 @@ MAX_WHOLE_BYTES = 256 * 1024
 COPIED_BYTES = 16 * 1024
 """Up to here one buffer of head and body costs less than two."""
 
+AT_ONCE_BYTES = 64 * 1024
+"""A body up to here may be taken without a task: larger ones are not decoded on the event loop."""
+
 ANSWER = "hapta.answer"
 """Where the edge finds `BoundedHttpProtocol.answer` in the scope of a request; other servers do not put it there."""
 
@@ -196,12 +199,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._arrived = 0  # requests that became whole in the parser
         self._url = b""  # of the request before
         self._known: KnownHead | None = None
+        self._at_once: Callable[[dict[str, Any], bytes, Any], bool] | None = None
         self._watched: Any = None
         self._lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """From now on the first head is waited for."""
         super().connection_made(transport)
+        self._at_once = getattr(cast(Any, self.config).loaded_app, "at_once", None)
         self._common_scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -407,9 +412,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope = scope = known.scope.copy()
         scope["headers"] = self.headers = headers
         scope["state"] = self.app_state.copy()
-        cycle = _Cycle(self, scope, keep_alive=True)
-        cycle.body = body
+        before, cycle = self.cycle, _Cycle(self, scope, keep_alive=True)
         cycle.more_body = False
+        if self._at_once is not None and before.response_complete and len(body) <= AT_ONCE_BYTES:
+            self.cycle = cycle
+            cycle.body_taken = True
+            if self._at_once(scope, body, cycle.send):
+                return True
+            self.cycle = before
+            cycle.body_taken = False
+        cycle.body = body
         self._begin(cycle)
         return True
 
@@ -446,7 +458,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle.wake()
         if not cycle.keep_alive:
             self.transport.close()
-        cycle.on_response()
+        done, cycle.on_response = (
+            cycle.on_response,
+            _nothing,
+        )  # or the two would hold each other until they are collected
+        done()
         return True
 
     def watch(self, scope: dict[str, Any], lost: Callable[[], None]) -> None:

@@ -41,14 +41,23 @@ def reader_for(endpoint: Endpoint, server: ServerSettings) -> Read | None:
     return read
 
 
-def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_seconds: float) -> Read:
-    if body_type is BodyStream:
-        return _stream_reader(max_bytes, timeout_seconds)
-    if body_type is bytes:
-        return _bytes_reader(max_bytes, timeout_seconds)
-    if body_type is Form:
-        return _form_reader(min(max_bytes, MAX_FORM_BYTES), timeout_seconds)
-    read_json = reader(body_type)
+def small_json_reader(endpoint: Endpoint, server: ServerSettings) -> Callable[[Request, bytes], Any] | None:
+    """What makes the value of a small body that is there, uncompressed; None where the endpoint takes no JSON, or a query as well."""
+    if endpoint.query_type is not None or endpoint.body_type in (None, bytes, BodyStream, Form):
+        return None
+    max_bytes = min(endpoint.max_body_bytes or server.max_body_bytes, server.max_body_bytes)
+    read_json, as_json = reader(endpoint.body_type), _json_by_its_label(endpoint)
+
+    def read(request: Request, raw: bytes) -> Any:
+        if len(raw) > max_bytes:
+            raise body_too_large(max_bytes)
+        return read_json(as_json(request, raw))
+
+    return read
+
+
+def _json_by_its_label(endpoint: Endpoint) -> Callable[[Request, bytes], bytes]:
+    """The text of a JSON body, or what a body of another kind counts as."""
     others_are_empty = endpoint.dialect.wrong_content_type == "empty_body"
 
     def as_json(request: Request, raw: bytes) -> bytes:
@@ -57,6 +66,18 @@ def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_sec
         if not others_are_empty:
             raise UnsupportedMedia("Send the body as application/json")
         return b"{}"
+
+    return as_json
+
+
+def _body_reader(endpoint: Endpoint, body_type: Any, max_bytes: int, timeout_seconds: float) -> Read:
+    if body_type is BodyStream:
+        return _stream_reader(max_bytes, timeout_seconds)
+    if body_type is bytes:
+        return _bytes_reader(max_bytes, timeout_seconds)
+    if body_type is Form:
+        return _form_reader(min(max_bytes, MAX_FORM_BYTES), timeout_seconds)
+    read_json, as_json = reader(body_type), _json_by_its_label(endpoint)
 
     def read(request: Request, receive: Receive) -> Awaitable[None] | None:
         raw = _arrived(request, max_bytes)

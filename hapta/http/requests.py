@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from hapta.http.protocol import BODY, Body
 from hapta.kit.access import Caller
 from hapta.kit.errors import Invalid, TooLarge
+from hapta.kit.ratelimit import Decision
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -28,7 +30,10 @@ class SlowBody(Invalid):
 
 
 class Request:
-    """One HTTP request, after the edge has read it. Header names are lower case."""
+    """One HTTP request, after the edge has read it. Header names are lower case.
+
+    The edge keeps with it what its answer will need: the `decision` of its budget, and when it `started`.
+    """
 
     __slots__ = (
         "_cookies",
@@ -37,12 +42,14 @@ class Request:
         "body",
         "caller",
         "client_address",
+        "decision",
         "method",
         "params",
         "path",
         "query",
         "query_string",
         "request_id",
+        "started",
     )
 
     def __init__(
@@ -60,6 +67,8 @@ class Request:
         self.client_address = client_address
         self.request_id = request_id
         self.caller: Caller | None = None
+        self.decision: Decision | None = None
+        self.started = perf_counter()
         self.body: Any = None
         self.query: Any = None
         self._headers = headers

@@ -12,11 +12,11 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
+from hapta.http.edge import RequestIds, client_address
 from hapta.http.errors import RouteNotFound, dialect_for_path, status_of
 from hapta.http.errors import headers as error_headers
 from hapta.http.hops import HOP_BY_HOP
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import RequestIds, client_address
 from hapta.http.requests import ClientGone, Receive, Scope, Send, read_chunks
 from hapta.http.upstream import BROKEN, Upstream
 from hapta.kit.clock import Clock, iso_ms

@@ -356,7 +356,7 @@ def _children(kind: inspect.Type) -> list[tuple[Callable[[list[Any]], list[Any]]
         case inspect.Metadata():
             return [(lambda values: values, kind.type)]
         case inspect.StructType():
-            return [(_getter(field), field.type) for field in kind.fields]
+            return [_member(field) for field in kind.fields]
         case inspect.ListType() | inspect.VarTupleType() | inspect.SetType() | inspect.FrozenSetType():
             return [(_flatten, kind.item_type)]
         case inspect.DictType():
@@ -369,6 +369,18 @@ def _children(kind: inspect.Type) -> list[tuple[Callable[[list[Any]], list[Any]]
 
 def _flatten(lists: list[Any]) -> list[Any]:
     return list(chain.from_iterable(lists))
+
+
+def _member(field: inspect.Field) -> tuple[Callable[[list[Any]], list[Any]], inspect.Type]:
+    """How to get to one member of each value, or to all items of one that is a list."""
+    if not (field.required and isinstance(field.type, inspect.ListType)):
+        return _getter(field), field.type
+    get = attrgetter(field.name)
+
+    def items(values: list[Any]) -> list[Any]:
+        return get(values[0]) if len(values) == 1 else list(chain.from_iterable(map(get, values)))
+
+    return items, field.type.item_type
 
 
 def _getter(field: inspect.Field) -> Callable[[list[Any]], list[Any]]:
@@ -413,6 +425,10 @@ def _sum(own: Column | None, inner: list[tuple[Callable[[list[Any]], list[Any]],
             each = only.each
             return lambda lists: each * sum(map(len, lists))
         return lambda values: only(get_only(values))
+
+    if own is not None and len(inner) == 1:
+        get_only, only = inner[0]
+        return lambda values: own(values) + only(get_only(values))
 
     def total(values: list[Any]) -> int:
         count = own(values) if own is not None else 0

@@ -9,7 +9,7 @@ from itertools import chain
 
 import msgspec
 
-from hapta.http.api import BodyStream, Content, Endpoint, Reply, Request, Socket, Table
+from hapta.http.api import BodyStream, Content, Endpoint, Later, Reply, Request, Socket, Table
 from hapta.http.caller import bearer_token
 from hapta.http.errors import SYNC
 from hapta.kit.access import DATA, IN_BAND, Caller
@@ -42,9 +42,9 @@ class SyncApi:
     exporter: Exporter
     importer: Importer
 
-    async def push(self, caller: Caller, body: schemas.PushRequest) -> Reply:
-        pushed = await self.sync.push(caller.user_id, body.vault_id, body.logs, body.device_id or caller.device_id)
-        return Reply(200, push_answer(pushed))
+    def push(self, caller: Caller, body: schemas.PushRequest) -> Later:
+        device_id = body.device_id or caller.device_id
+        return Later(self.sync.push(caller.user_id, body.vault_id, body.logs, device_id), _push_reply)
 
     async def pull(self, caller: Caller, body: schemas.PullRequest) -> schemas.PullAnswer:
         if caller.device_id is not None:
@@ -318,6 +318,10 @@ def routes(api: SyncApi) -> list[Endpoint]:
 
 def _token(request: Request) -> str:
     return bearer_token(request.raw_header(b"authorization"))
+
+
+def _push_reply(pushed: Pushed) -> Reply:
+    return Reply(200, push_answer(pushed))
 
 
 def push_answer(pushed: Pushed) -> bytes:

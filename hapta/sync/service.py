@@ -7,7 +7,7 @@ reader can see has no smaller one that appears later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import attrgetter
 from typing import cast
@@ -82,15 +82,15 @@ class SyncService:
 
     def push(
         self, user_id: str, vault_id: str, logs: Sequence[IncomingLog], device_id: str | None
-    ) -> Awaitable[Pushed]:
-        """Stores logs, each once; what is awaited is there after the commit.
+    ) -> asyncio.Future[Pushed]:
+        """Stores logs, each once; the future is done after the commit.
 
         Raises:
             PushTooLarge, QuotaExceeded, UnknownKeyEpoch: nothing was stored.
             Unavailable: nothing was stored, or (a lost connection at the commit) the retry will find it.
         """
         if len(logs) > LARGE_PUSH_LOGS or sum([len(log.encrypted_data) for log in logs]) > LARGE_PUSH_CHARACTERS:
-            return self._push_large(user_id, vault_id, logs, device_id)
+            return asyncio.ensure_future(self._push_large(user_id, vault_id, logs, device_id))
         return self._submit(self.prepare(user_id, vault_id, logs, device_id))
 
     async def _push_large(

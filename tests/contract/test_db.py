@@ -254,6 +254,25 @@ async def test_ten_thousand_rows_go_in_at_once_and_present_ones_are_left_out(db:
         await db.write(half)
 
 
+@pytest.mark.parametrize("ignore_conflicts", [False, True])
+async def test_rows_of_which_one_is_refused_leave_nothing_behind(db: Database, ignore_conflicts: bool) -> None:
+    async def refused(tx: WriteTx) -> None:
+        rows: list[tuple[Any, ...]] = [("a", 1, None), ("b", None, None), ("c", 3, None)]  # a size may not be missing
+        try:
+            await tx.insert_rows("notes", COLUMNS, rows, ignore_conflicts=ignore_conflicts)
+        except Exception:
+            return  # a body that swallows it changes nothing about it
+
+    async def beside(tx: WriteTx) -> int:
+        return await tx.insert_rows("notes", COLUMNS, [("beside", 4, None)])
+
+    outcomes = await asyncio.gather(db.write(refused), db.write(beside), db.write(refused), return_exceptions=True)
+    assert isinstance(outcomes[0], Exception)
+    assert outcomes[1] == 1
+    assert isinstance(outcomes[2], Exception)
+    assert await ids(db) == ["beside"]
+
+
 async def test_execute_counts_the_rows_it_changed(db: Database) -> None:
     async def body(tx: WriteTx) -> list[int]:
         await tx.execute_many(INSERT, [{"id": id, "size": 1, "body": None} for id in "abc"])

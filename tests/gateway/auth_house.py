@@ -34,10 +34,10 @@ from hapta.gateway.upstream.client import PocketBase
 from hapta.gateway.validation.service import Validation
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass
 from hapta.http.limits import Limits as EdgeLimits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.identity.core import Core, build_core
 from hapta.identity.events import Event
 from hapta.kit.clock import SystemClock

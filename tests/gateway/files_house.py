@@ -19,9 +19,9 @@ from hapta.gateway.models import NOBODY, Collection, Operation, Visitor
 from hapta.gateway.upstream.client import PocketBase
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.kit.ratelimit import Rate
 from hapta.settings import ServerSettings
 from hapta.testing.clock import FakeClock

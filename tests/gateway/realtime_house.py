@@ -29,10 +29,10 @@ from hapta.gateway.upstream.client import PocketBase
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass
 from hapta.http.limits import Limits as EdgeLimits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.pages import Pages
 from hapta.kit.clock import SystemClock
 from hapta.kit.ratelimit import MemoryLimiter, Rate

@@ -16,10 +16,10 @@ from hapta.gateway.models import Collection, Visitor
 from hapta.gateway.sessions.models import SessionInfo
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass
 from hapta.http.limits import Limits as EdgeLimits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.kit.ratelimit import Rate
 from hapta.settings import ServerSettings, Settings
 from hapta.settings.gateway import GatewaySettings

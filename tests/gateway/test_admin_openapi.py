@@ -16,9 +16,9 @@ from hapta.gateway.openapi import LiveDocument
 from hapta.http import docs
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.kit.ratelimit import Rate
 from hapta.settings import ServerSettings
 from hapta.testing.clock import FakeClock

@@ -15,10 +15,10 @@ from hapta.gateway.models import Collection
 from hapta.http.api import Content, Endpoint, Reply, Request, Table
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.errors import POCKETBASE
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.kit.access import VISITOR
 from hapta.kit.ratelimit import Rate
 from hapta.settings import ServerSettings

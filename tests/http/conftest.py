@@ -9,11 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from hapta.http.answering import access_lines
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge, access_lines
 from hapta.kit.logs import AccessLog
 from hapta.kit.ratelimit import MemoryLimiter, Rate
 from hapta.settings import ServerSettings

@@ -10,9 +10,9 @@ import httpx
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.kit.access import Caller
 from hapta.kit.clock import Clock, SystemClock
 from hapta.kit.errors import InvalidToken

@@ -12,10 +12,10 @@ from hapta.http.api import Form, Reply, Request, Table
 from hapta.http.application import Application
 from hapta.http.caller import InternalVerifier
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.errors import ENVELOPE, OAUTH, SYNC
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.validate import Wire
 from hapta.kit.access import CLIENT, INTERNAL, PAGE, PUBLIC, SESSION, Caller, SessionId, UserId, role, scope
 from hapta.kit.errors import Forbidden, InvalidToken, MissingToken

@@ -17,13 +17,14 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from hapta.http import handshakes
+from hapta.http.answering import access_lines
 from hapta.http.api import Table
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.errors import RELAY
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge, access_lines
 from hapta.http.protocol import BoundedHttpProtocol
 from hapta.http.socket_protocol import DirectSocketProtocol
 from hapta.http.sockets import Socket

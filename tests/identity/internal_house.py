@@ -14,9 +14,9 @@ from hapta.cli.server_process import uvicorn_config
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.upstream import Upstream
 from hapta.identity.internal.peer import Peer
 from hapta.identity.internal.routes import InternalRequests

@@ -22,9 +22,9 @@ from hapta.db.migrate import migrate
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.pages import Pages
 from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.models import EventFilter

@@ -12,9 +12,9 @@ import pytest
 
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.identity.browser import BrowserSessions
 from hapta.identity.otp.routes import routes as otp_routes
 from hapta.identity.recovery.routes import routes as recovery_routes

@@ -14,10 +14,10 @@ from hapta.db.connect import connect
 from hapta.db.migrate import migrate
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.fetch import GuardedFetch
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.identity.audit import routes as audit_routes
 from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.service import AuditLog

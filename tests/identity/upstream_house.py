@@ -16,10 +16,10 @@ import httpx
 
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.fetch import GuardedFetch
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.pages import Pages
 from hapta.identity.factors.service import FactorService
 from hapta.identity.links.service import LinkService

@@ -23,10 +23,10 @@ from hapta.db.migrate import migrate
 from hapta.http.api import Form, Reply, Request, Table
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.fetch import GuardedFetch
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.pages import Pages
 from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.service import AuditLog

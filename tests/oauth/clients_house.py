@@ -21,10 +21,10 @@ from hapta.db.migrate import migrate
 from hapta.http.api import Endpoint
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.forms import Form
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.http.requests import Request
 from hapta.identity.events import Event
 from hapta.kit.access import Caller

@@ -23,9 +23,9 @@ from hapta.db.database import Database, WriteTx
 from hapta.db.migrate import migrate
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.identity.audit.chain import AuditKeys
 from hapta.identity.audit.service import AuditLog
 from hapta.identity.event_log import EventRecorder

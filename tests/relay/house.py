@@ -25,10 +25,10 @@ from hapta.db.connect import connect
 from hapta.db.database import Database
 from hapta.http.application import Application
 from hapta.http.cors import Cors
+from hapta.http.edge import Edge
 from hapta.http.fetch import GuardedFetch
 from hapta.http.limits import LimitClass, Limits
 from hapta.http.metrics import Metrics
-from hapta.http.middleware import Edge
 from hapta.kit.access import Caller, SessionId, UserId
 from hapta.kit.clock import SystemClock
 from hapta.kit.errors import InvalidToken
