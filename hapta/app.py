@@ -29,6 +29,7 @@ from hapta.http.cors import Cors
 from hapta.http.edge import Edge
 from hapta.http.limits import Limits
 from hapta.http.pages import Pages
+from hapta.http.repeats import AtOnce
 from hapta.http.requests import Receive, Scope, Send
 from hapta.identity import roots
 from hapta.identity.core import Core
@@ -293,9 +294,9 @@ class Hapta:
             raise RuntimeError("the application serves inside its lifespan only")
         await self._application(scope, receive, send)
 
-    def at_once(self, scope: Scope, body: bytes, send: Send) -> bool:
-        """See `Application.at_once`."""
-        return self._application is not None and self._application.at_once(scope, body, send)
+    def find_at_once(self, method: str, raw_path: bytes) -> AtOnce | None:
+        """See `Application.find_at_once`."""
+        return None if self._application is None else self._application.find_at_once(method, raw_path)
 
     def begin_stop(self) -> None:
         """The server accepts nothing more: whatever only waits is answered now."""

@@ -17,7 +17,8 @@ from hapta.http.errors import (
     MethodNotAllowed,
     dialect_for_path,
 )
-from hapta.http.middleware import AtOnce, Compiled, compile_at_once, compile_endpoint, compile_not_found
+from hapta.http.middleware import Compiled, compile_at_once, compile_endpoint, compile_not_found
+from hapta.http.repeats import AtOnce
 from hapta.http.requests import Receive, Scope, Send
 from hapta.http.router import NO_PARAMS, Router
 
@@ -43,7 +44,7 @@ class Application:
         self._cors = edge.cors
         self._in_flight = edge.metrics.requests
         self._http: Router[Compiled] = Router()
-        self._at_once: dict[tuple[bytes, str], AtOnce] = {}
+        self._at_once: dict[tuple[str, bytes], AtOnce] = {}
         self._sockets: Router[Compiled] = Router()
         self._preflights: Router[Cors] = Router()
         with_credentials = edge.cors.with_credentials()
@@ -54,7 +55,7 @@ class Application:
             router.add(endpoint.method, endpoint.path, compile_endpoint(endpoint, edge, ids))
             at_once = compile_at_once(endpoint, edge, ids)
             if at_once is not None:
-                self._at_once[endpoint.path.encode(), endpoint.method] = at_once
+                self._at_once[endpoint.method, endpoint.path.encode()] = at_once
             if endpoint.cors != "listed":
                 special[endpoint.path] = OPEN if endpoint.cors == "open" else CLOSED
             elif endpoint.allows_credentials:
@@ -96,17 +97,9 @@ class Application:
             return
         await self._not_found[self._dialect_of(scope["path"]).name](scope, receive, send, NO_PARAMS)
 
-    def at_once(self, scope: Scope, body: bytes, send: Send) -> bool:
-        """Takes a request whose body is there, if it can be answered without a task.
-
-        Args:
-            body: its body, as a whole.
-
-        Returns:
-            False: call the application. Nothing was done.
-        """
-        found = self._at_once.get((scope["raw_path"], scope["method"]))
-        return found is not None and found(scope, body, send)
+    def find_at_once(self, method: str, raw_path: bytes) -> AtOnce | None:
+        """The way without a task for requests to this address; None where there is only the usual one."""
+        return self._at_once.get((method, raw_path))
 
     def _dialect_of(self, path: str) -> Dialect:
         for beginning, dialect in self._dialects:

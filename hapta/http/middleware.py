@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from operator import attrgetter
 from time import perf_counter
 from typing import Any
@@ -34,6 +35,7 @@ from hapta.http.edge import Edge, RequestIds, client_address
 from hapta.http.errors import Dialect, RouteNotFound, status_of
 from hapta.http.limits import HANDLER, LimitClass, Limits, RateLimited
 from hapta.http.reading import reader_for, small_json_reader
+from hapta.http.repeats import AtOnce
 from hapta.http.requests import ClientGone, Receive, Request, Scope, Send
 from hapta.http.router import NO_PARAMS
 from hapta.http.socket_refusals import ForeignOrigin, refuse
@@ -44,8 +46,6 @@ from hapta.kit.errors import HaptaError, Unauthenticated, Unavailable
 from hapta.kit.ratelimit import Decision
 
 Compiled = Callable[[Scope, Receive, Send, dict[str, str]], Awaitable[None]]
-AtOnce = Callable[[Scope, bytes, Send], bool]
-"""Takes a request whose body is there, without a task. False: it has to go the usual way, and nothing was done."""
 
 _WHOLE = frozenset((bytes, type(None)))
 """Contents that are there as a whole; everything else but a struct is streamed."""
@@ -192,19 +192,19 @@ def compile_at_once(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
         except Exception as error:
             end(request, failure(request, error), scope, send)
             return True
-        answer = later.answer
-
-        def came(future: asyncio.Future[Any]) -> None:
-            try:
-                result = answer(future.result())
-            except asyncio.CancelledError:
-                result = failure(request, Unavailable("The server is stopping"))
-            except Exception as error:
-                result = failure(request, error)
-            end(request, result, scope, send)
-
-        later.future.add_done_callback(came)
+        later.future.add_done_callback(partial(came, request, later.answer, scope, send))
         return True
+
+    def came(
+        request: Request, answer: Callable[[Any], Any], scope: Scope, send: Send, future: asyncio.Future[Any]
+    ) -> None:
+        try:
+            result = answer(future.result())
+        except asyncio.CancelledError:
+            result = failure(request, Unavailable("The server is stopping"))
+        except Exception as error:
+            result = failure(request, error)
+        end(request, result, scope, send)
 
     def end(request: Request, result: Any, scope: Scope, send: Send) -> None:
         open_requests.open -= 1
@@ -379,4 +379,4 @@ def _compile_socket(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
     return handle
 
 
-__all__ = ["AtOnce", "Compiled", "compile_at_once", "compile_endpoint", "compile_not_found"]
+__all__ = ["Compiled", "compile_at_once", "compile_endpoint", "compile_not_found"]

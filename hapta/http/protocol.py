@@ -17,7 +17,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from hapta.http.repeats import KnownHead
+from hapta.http.repeats import AtOnce, KnownHead
 
 _BODY = b'{"error":"The request head is too large","code":"head_too_large"}'
 _TOO_LARGE = (
@@ -199,14 +199,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._arrived = 0  # requests that became whole in the parser
         self._url = b""  # of the request before
         self._known: KnownHead | None = None
-        self._at_once: Callable[[dict[str, Any], bytes, Any], bool] | None = None
+        self._find_at_once: Callable[[str, bytes], AtOnce | None] | None = None
         self._watched: Any = None
         self._lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """From now on the first head is waited for."""
         super().connection_made(transport)
-        self._at_once = getattr(cast(Any, self.config).loaded_app, "at_once", None)
+        self._find_at_once = getattr(cast(Any, self.config).loaded_app, "find_at_once", None)
         self._common_scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -398,7 +398,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if url == self.url and cycle.scope is self.scope and cycle.keep_alive:
             parsed = self.scope.copy()
             del parsed["headers"], parsed["state"]
-            self._known = KnownHead.of(data, self.headers, parsed)
+            self._known = known = KnownHead.of(data, self.headers, parsed)
+            if known is not None and self._find_at_once is not None:
+                known.at_once = self._find_at_once(parsed["method"], parsed["raw_path"])
 
     def _repeats(self, known: KnownHead, data: bytes) -> bool:
         """Takes a request by a known head, without the parser; it stands between two messages and notices nothing."""
@@ -414,10 +416,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         scope["state"] = self.app_state.copy()
         before, cycle = self.cycle, _Cycle(self, scope, keep_alive=True)
         cycle.more_body = False
-        if self._at_once is not None and before.response_complete and len(body) <= AT_ONCE_BYTES:
+        if known.at_once is not None and before.response_complete and len(body) <= AT_ONCE_BYTES:
             self.cycle = cycle
             cycle.body_taken = True
-            if self._at_once(scope, body, cycle.send):
+            if known.at_once(scope, body, cycle.send):
                 return True
             self.cycle = before
             cycle.body_taken = False

@@ -7,7 +7,7 @@ goes to the parser, which decides what is an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -21,6 +21,9 @@ MAX_DIGITS = 15
 MAX_HEAD_BYTES = 4096
 """Longer heads are not kept."""
 
+
+AtOnce = Callable[[dict[str, Any], bytes, Any], bool]
+"""Takes a request whose body is there, without a task: `(scope, body, send)`. False: it has to go the usual way, nothing was done."""
 
 Repeat = tuple[list[tuple[bytes, bytes]], bytes]
 """Headers and body of a request by a head that is known."""
@@ -37,7 +40,7 @@ class KnownHead:
     Only of connections that stay open after it.
     """
 
-    __slots__ = ("_after", "_before", "_headers", "_length_at", "scope")
+    __slots__ = ("_after", "_before", "_headers", "_length_at", "at_once", "scope")
 
     def __init__(self, before: bytes, after: bytes, headers: Headers, length_at: int, scope: dict[str, Any]) -> None:
         self._before = before
@@ -45,6 +48,8 @@ class KnownHead:
         self._headers = tuple(headers)  # the list is the application's
         self._length_at = length_at
         self.scope = scope
+        self.at_once: AtOnce | None = None
+        """The application's way without a task for requests to this address, if it has one."""
 
     @classmethod
     def of(cls, data: bytes, headers: Headers, scope: dict[str, Any]) -> KnownHead | None:

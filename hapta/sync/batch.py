@@ -24,6 +24,7 @@ from hapta.sync.models import (
     Vault,
     chains_over,
     extend_chain,
+    row,
 )
 from hapta.sync.quota import Quota
 
@@ -161,7 +162,8 @@ class Batch:
             if known is None
             else self._entries(at, push, new, first, known)
         )
-        return Pushed(stream_id, vault_id, push.device_id, entries, len(new), head, chain, stream.epoch, before)
+        outcome = (stream_id, vault_id, push.device_id, entries, len(new), head, chain, stream.epoch, before)
+        return row(Pushed, outcome)
 
     def _grow(self, at: VaultAt, vault: Vault, logs: Push, first: int, size: int) -> tuple[int, bytes]:
         """Numbers logs that are all new; the vault's head and chain after them."""
@@ -169,8 +171,8 @@ class Batch:
         if len(sizes) == 1:  # most pushes, at a third of the price
             head, chain = first, extend_chain(vault.chain, logs.keys[0], first)
             (epoch,), (timestamp,), (nonce,), (data,) = logs.key_epochs, logs.timestamps, logs.nonces, logs.data
-            row = stream_id, vault.vault_no, first, size, now_ms, epoch, logs.device_id, logs.keys[0], chain
-            self._rows.append((*row, timestamp, nonce, data))
+            start = stream_id, vault.vault_no, first, size, now_ms, epoch, logs.device_id, logs.keys[0], chain
+            self._rows.append((*start, timestamp, nonce, data))
         else:
             chains = chains_over(vault.chain, logs.keys, first)
             head, chain = first + len(chains) - 1, chains[-1]

@@ -50,7 +50,7 @@ class Stream(NamedTuple):
         """The head row once logs up to `sequence`, of `size` bytes, were appended."""
         id_, kind, last, used, logs, removed, epoch, quota_bytes, next_vault_no = self
         logs += sequence - last
-        return _row(Stream, (id_, kind, sequence, used + size, logs, removed, epoch, quota_bytes, next_vault_no))
+        return row(Stream, (id_, kind, sequence, used + size, logs, removed, epoch, quota_bytes, next_vault_no))
 
 
 class Vault(NamedTuple):
@@ -79,11 +79,12 @@ class Vault(NamedTuple):
         if largest < self.largest:
             largest = self.largest
         grown = (head, chain, self.logs + len(sizes), self.bytes + size, largest, self.created_at, now_ms)
-        return _row(Vault, self[:3] + grown + self[10:])
+        return row(Vault, self[:3] + grown + self[10:])
 
 
-_row: Any = cast(Any, tuple).__new__
-"""Makes a row of values that are known to be as many as it has fields: every push makes two, and counting them costs as much again."""
+row: Any = cast(Any, tuple).__new__
+"""Makes a named tuple of values that are known to be as many as it has fields: `row(Stream, values)`. Every push makes three, and
+counting them costs as much again."""
 
 _T = TypeVar("_T")
 Growth = tuple[_T, _T]

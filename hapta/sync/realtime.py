@@ -110,6 +110,11 @@ class Hub:
 
     async def announce(self, pushed: Sequence[Pushed]) -> None:
         """Tells every worker of new heads; called after the commit."""
+        if self._unsubscribe is not None and not self.closing and self._bus.is_alone(CHANNEL):
+            # Nobody else hears it, and whoever listens from now on looks for himself first.
+            pushed = [push for push in pushed if (push.stream_id, push.vault_id) in self._subscribers]
+            if not pushed:
+                return
         heads: dict[tuple[str, str], Hint] = {}
         for push in pushed:
             at = (push.stream_id, push.vault_id)

@@ -116,7 +116,7 @@ class Office:
             await self.application(scope, receive, send)
 
         if self.at_once:
-            cast(Any, app).at_once = self.application.at_once
+            cast(Any, app).find_at_once = self.application.find_at_once
         config = uvicorn.Config(app, log_config=None, interface="asgi3", date_header=False, server_header=False)
         config.load()
         config.loaded_app = cast(Any, app)

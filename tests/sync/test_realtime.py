@@ -105,6 +105,32 @@ async def test_a_subscriber_hears_of_a_push(house: House, connect: Connect) -> N
     assert await peer.hear() == {"type": "logs", "vaultId": VAULT, "head": 6, "deviceId": "A"}
 
 
+async def test_a_worker_that_is_alone_publishes_what_somebody_listens_to(
+    house: House, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[tuple[str, int]] = []
+    publish = house.bus.publish
+
+    async def seen(channel: str, message: bytes) -> None:
+        if channel == CHANNEL:
+            published.extend((hint.vault_id, hint.head) for hint in msgspec.msgpack.decode(message, type=list[Hint]))
+        await publish(channel, message)
+
+    monkeypatch.setattr(house.bus, "publish", seen)
+    await house.push(new_logs(1))
+    assert published == []
+    peer = connect()
+    await peer.subscribe()
+    await house.push(new_logs(1), vault=SECOND_VAULT)  # nobody's
+    pushed = await house.push(new_logs(1))
+    assert (await peer.hear())["head"] == pushed.head
+    assert published == [(VAULT, pushed.head)]
+    other = await house.bus.subscribe(CHANNEL, lambda message: None)  # another worker, with listeners of its own
+    pushed = await house.push(new_logs(1), vault=SECOND_VAULT)
+    assert published[1:] == [(SECOND_VAULT, pushed.head)]
+    other()
+
+
 async def test_a_device_is_not_told_of_its_own_pushes(house: House, connect: Connect) -> None:
     own, other = connect(deviceId="A"), connect("other", deviceId="B")
     await own.subscribe()
