@@ -273,7 +273,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -407,7 +408,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         repeat = known.repeated(data)
         if repeat is None:
             return False
-        self._unset_keepalive_if_required()
+        self._pause_began = None
         if self._head_timer is not None:
             self._stop_waiting()
         headers, body = repeat
@@ -457,7 +458,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.writelines((lead, body))  # one system call as well, without a copy
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
-        cycle.wake()
+        if cycle._event is not None:
+            cycle.wake()
         if not cycle.keep_alive:
             self.transport.close()
         done, cycle.on_response = (
