@@ -69,7 +69,7 @@ class Later(NamedTuple):
 
     Args:
         future: what is waited for. What it raises is answered as if the handler had raised it.
-        answer: makes of its result what a handler returns; it must not wait, and may raise like a handler.
+        answer: makes of its result what a handler returns, but for streams; it must not wait, and may raise like a handler.
     """
 
     future: Future[Any]

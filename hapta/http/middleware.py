@@ -60,7 +60,6 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
     """
     if endpoint.kind == "websocket":
         return _compile_socket(endpoint, edge, request_ids)
-    handler = endpoint.handler
     access = endpoint.access
     handler_decides = access.kind in HANDLER_DECIDES
     cookies = edge.cookies if endpoint.cookies else None
