@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Protocol
 
 from hapta.http.requests import Request
@@ -58,11 +57,8 @@ class InternalVerifier(Protocol):
         ...
 
 
-@lru_cache(maxsize=1024)
 def bearer_token(authorization: bytes | None) -> str:
     """The token of an Authorization header; the scheme's name may have any case (RFC 9110 section 11.1).
-
-    Kept for a while, as a connection sends the same header with each request.
 
     Raises:
         MissingToken: there is no header, or it has another form.

@@ -273,8 +273,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:
-            self.flow.resume_reading()
+        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -408,7 +407,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         repeat = known.repeated(data)
         if repeat is None:
             return False
-        self._pause_began = None
+        self._unset_keepalive_if_required()
         if self._head_timer is not None:
             self._stop_waiting()
         headers, body = repeat
@@ -458,8 +457,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.writelines((lead, body))  # one system call as well, without a copy
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
-        if cycle._event is not None:
-            cycle.wake()
+        cycle.wake()
         if not cycle.keep_alive:
             self.transport.close()
         done, cycle.on_response = (

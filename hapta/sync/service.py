@@ -89,8 +89,6 @@ class SyncService:
             PushTooLarge, QuotaExceeded, UnknownKeyEpoch: nothing was stored.
             Unavailable: nothing was stored, or (a lost connection at the commit) the retry will find it.
         """
-        if len(logs) == 1 and len(logs[0].encrypted_data) <= LARGE_PUSH_CHARACTERS:  # most pushes
-            return self._submit(self._prepare_one(user_id, vault_id.lower(), logs[0], device_id))
         if len(logs) > LARGE_PUSH_LOGS or sum([len(log.encrypted_data) for log in logs]) > LARGE_PUSH_CHARACTERS:
             return asyncio.ensure_future(self._push_large(user_id, vault_id, logs, device_id))
         return self._submit(self.prepare(user_id, vault_id, logs, device_id))
