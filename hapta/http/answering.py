@@ -87,15 +87,19 @@ def compile_answering(endpoint: Endpoint, edge: Edge) -> tuple[Respond, Failure,
     private_lines = header_lines(private)
 
     def failure(request: Request, error: Exception) -> Reply:
-        if not isinstance(
-            error, HaptaError
-        ):  # the boundary: whatever is not ours becomes a 500 with an id, and a log entry
+        if not isinstance(error, HaptaError):  # whatever is not ours becomes a 500 with an id, and a log entry
             return _unexpected(error, dialect, request, edge)
         if isinstance(error, RateLimited):
             request.decision = None  # its headers are among the error's own
         return error_reply(error, dialect, request, edge)
 
     def respond(request: Request, result: Any, scope: Scope, send: Send) -> Awaitable[None] | None:
+        try:
+            return render(request, result, scope, send)
+        except Exception as error:  # the boundary: a bug of ours, such as a header with a line break
+            return render(request, failure(request, error), scope, send)
+
+    def render(request: Request, result: Any, scope: Scope, send: Send) -> Awaitable[None] | None:
         if type(result) is Reply:
             status = result.status
             content: Any = result.content

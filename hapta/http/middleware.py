@@ -129,12 +129,9 @@ def compile_endpoint(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) ->
         except ClientGone:
             finish(request, 499, 0)
             return
-        except Exception as error:
+        except Exception as error:  # the boundary: whatever a handler raises has an answer
             result = failure(request, error)
-        try:
-            rest = respond(request, result, scope, send)
-        except Exception as error:  # a bug of ours as well, such as a header with a line break
-            rest = respond(request, failure(request, error), scope, send)
+        rest = respond(request, result, scope, send)
         if rest is not None:
             await rest
 
@@ -207,10 +204,7 @@ def compile_at_once(endpoint: Endpoint, edge: Edge, request_ids: RequestIds) -> 
 
     def end(request: Request, result: Any, scope: Scope, send: Send) -> None:
         open_requests.open -= 1
-        try:
-            rest = respond(request, result, scope, send)
-        except Exception as error:  # as in the usual way
-            rest = respond(request, failure(request, error), scope, send)
+        rest = respond(request, result, scope, send)
         if rest is not None:  # a slow reader, or an answer to be compressed
             task = asyncio.ensure_future(rest)
             tasks.add(task)
