@@ -65,7 +65,7 @@ def timed(
     """
     pids = [server.pid] if behind is None else [server.pid, behind.pid]
     cpu = sum(machine.cpu_seconds(pid) for pid in pids)
-    run = load.run(source, seconds=seconds, check=check)
+    run = load.run(source, seconds=seconds, check=check, awake=not server.beside_load)
     used = sum(machine.cpu_seconds(pid) for pid in pids) - cpu
     return Sample(
         rate=run.per_second * units,

@@ -84,6 +84,7 @@ class Crowd:
     def __init__(self, port: int) -> None:
         self._port = port
         self._epoll = select.epoll()
+        self.watch = load.Watch(self._epoll)
         self._members: dict[int, Member] = {}
         self._begun = 0
         self._let_in = 0
@@ -119,10 +120,14 @@ class Crowd:
                 raise load.LoadError(f"{wanted - self._let_in:,} of {len(members):,} sockets were not let in in time")
         return members
 
-    def poll(self, seconds: float) -> None:
-        """Takes what came, waiting so long for something to come."""
+    def poll(self, seconds: float, *, awake: bool = False) -> None:
+        """Takes what came, waiting so long for something to come.
+
+        Args:
+            awake: without sleeping meanwhile, as rounds are that are measured (see `bench.load`).
+        """
         members = self._members
-        for fd, event in self._epoll.poll(seconds, 4096):
+        for fd, event in (self.watch.look if awake else self._epoll.poll)(seconds, 4096):
             member = members.get(fd)
             if member is None:
                 continue

@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,17 @@ _LIMITS = ("DEFAULT", "AUTH", "SYNC", "ACCOUNT", "LOGIN", "TOKEN", "INTROSPECT",
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A started server process."""
+    """A started server process.
+
+    Args:
+        beside_load: what it needs to answer, a database server, runs on the load's core.
+    """
 
     name: str
     process: subprocess.Popen[bytes]
     port: int
     log: Path
+    beside_load: bool = False
 
     @property
     def pid(self) -> int:
@@ -98,7 +103,7 @@ def hapta(
     serve = ["serve"] if module == "hapta" else []
     command = [sys.executable, "-m", module, *serve, "--host", "127.0.0.1", "--port", str(port), "--data", str(folder)]
     with _running("hapta", command, port, folder.with_suffix(".log"), environment) as server:
-        yield server
+        yield replace(server, beside_load=bool(database_url))
 
 
 @contextlib.contextmanager

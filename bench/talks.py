@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import time
 from collections import deque
 from collections.abc import Callable
@@ -52,7 +51,7 @@ class Talks:
         self._acknowledged = 0
         gc.collect()
         gc.disable()
-        cpu = _cpu_seconds()
+        cpu = self._crowd.watch.working_seconds()
         began = time.perf_counter()
         self._stop_at = began + seconds
         self._goes_on = not per_second
@@ -65,7 +64,7 @@ class Talks:
             self._wait_for(lambda: self._acknowledged >= sent)
         latencies = sorted(self._latencies)
         median, p99 = (latencies[int(len(latencies) * share)] * 1000 for share in (0.5, 0.99))
-        return Run(ended - began, len(latencies), 0, _cpu_seconds() - cpu, median, p99)
+        return Run(ended - began, len(latencies), 0, self._crowd.watch.working_seconds() - cpu, median, p99)
 
     def _send_in_turn(self) -> int:
         numbers = self._numbers
@@ -83,14 +82,14 @@ class Talks:
                 self._send(count % pairs, due)
                 count += 1
                 due = began + count / per_second
-            self._crowd.poll(max(0.0, due - time.perf_counter()))
+            self._crowd.poll(max(0.0, due - time.perf_counter()), awake=True)
         self._wait_for(lambda: not any(self._sent))
         return count
 
     def _wait_for(self, done: Done) -> None:
         heard, quiet_until = -1, 0.0
         while not done():
-            self._crowd.poll(0.5)
+            self._crowd.poll(0.5, awake=True)
             if len(self._latencies) + self._acknowledged != heard:
                 heard = len(self._latencies) + self._acknowledged
                 quiet_until = time.perf_counter() + _QUIET_SECONDS
@@ -135,7 +134,7 @@ class Updates:
         self._heard = 0
         gc.collect()
         gc.disable()
-        cpu = _cpu_seconds()
+        cpu = self._crowd.watch.working_seconds()
         began = time.perf_counter()
         sent: deque[float] = deque()
         took: list[float] = []
@@ -145,7 +144,7 @@ class Updates:
                 while len(sent) < in_flight and time.perf_counter() < began + seconds:
                     sent.append(time.perf_counter())
                     self._send()
-                self._crowd.poll(0.5)
+                self._crowd.poll(0.5, awake=True)
                 now = time.perf_counter()
                 while self._heard >= (len(took) + 1) * self._watchers:
                     took.append(now - sent.popleft())
@@ -158,7 +157,9 @@ class Updates:
             gc.enable()
         ended = time.perf_counter()
         took.sort()
-        return Run(ended - began, self._heard, 0, _cpu_seconds() - cpu, took[len(took) // 2] * 1000)
+        return Run(
+            ended - began, self._heard, 0, self._crowd.watch.working_seconds() - cpu, took[len(took) // 2] * 1000
+        )
 
     def _send(self) -> None:
         self._number += 1
@@ -180,8 +181,3 @@ def _frames(sender: Member) -> tuple[bytes, bytes]:
     whole = text_frame(before.encode() % 100_000_000 + b"0" * 32 + after.encode())
     head = whole[: len(whole) - len(before.encode() % 100_000_000) - 32 - len(after)]
     return head.replace(b"%", b"%%") + before.encode(), after.encode()
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_THREAD)
-    return usage.ru_utime + usage.ru_stime
