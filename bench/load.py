@@ -112,7 +112,7 @@ def _head(method: str, path: str, length: int | None, token: str | None) -> byte
 class _Connection:
     """One keep-alive connection: its socket and how much of the present answer is still to come."""
 
-    __slots__ = ("body_left", "buffer", "index", "kept", "sent_at", "sock", "tail", "unsent")
+    __slots__ = ("body_left", "buffer", "index", "kept", "next", "sent_at", "sock", "tail", "unsent")
 
     def __init__(self, index: int, address: tuple[str, int]) -> None:
         self.index = index
@@ -123,6 +123,7 @@ class _Connection:
         self.body_left = -1  # -1: the head is still to come; _CHUNKED: the end is not known yet
         self.tail = b""  # the end of what came of a chunked body
         self.kept: list[bytes] = []
+        self.next: bytes | None = None  # a request that was made while the one before it was answered
         self.unsent: memoryview | None = None
         self.sent_at = 0.0
 
@@ -169,6 +170,7 @@ class Load:
         self._running = 0
         self._stop_at = 0.0
         self._left = 0
+        self._ahead = False
 
     def close(self) -> None:
         for connection in self._by_fd.values():
@@ -183,6 +185,7 @@ class Load:
         requests: int = 1 << 60,
         check: Check | None = None,
         awake: bool = False,
+        ahead: bool = False,
     ) -> Run:
         """Drives all connections until the time or the number of requests is used up, and drains what is on the way.
 
@@ -192,12 +195,14 @@ class Load:
             requests: no more than this many are sent.
             check: sees every answer's body; costs generator time, so only where the body matters.
             awake: never sleeps while it waits. Not where somebody else needs this core meanwhile.
+            ahead: makes the next request of a connection while the server is at the one before. Not where it needs that answer.
 
         Raises:
             LoadError: an answer that is not 2xx, none for ten seconds, or a connection that the server closed.
         """
         self._latencies = []
         self._requests = self._bytes_in = self._running = 0
+        self._ahead = ahead
         gc.collect()
         gc.disable()
         cpu = self._watch.working_seconds()
@@ -217,6 +222,8 @@ class Load:
                         self._receive(connection, source, check)
         finally:
             gc.enable()
+            for connection in self._by_fd.values():
+                connection.next = None
         ended = time.perf_counter()
         latencies = sorted(self._latencies)
         median, p99 = (latencies[int(len(latencies) * share)] * 1000 if latencies else 0.0 for share in (0.5, 0.99))
@@ -231,7 +238,7 @@ class Load:
         return events
 
     def _send(self, connection: _Connection, source: Source) -> None:
-        request = source(connection.index)
+        request, connection.next = connection.next or source(connection.index), None
         self._left -= 1
         self._running += 1
         connection.sent_at = time.perf_counter()
@@ -242,6 +249,8 @@ class Load:
         if sent < len(request):
             connection.unsent = memoryview(request)[sent:]
             self._epoll.modify(connection.sock, select.EPOLLIN | select.EPOLLOUT)
+        if self._ahead:
+            connection.next = source(connection.index)
 
     def _flush(self, connection: _Connection) -> None:
         if connection.unsent is None:

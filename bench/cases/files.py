@@ -16,7 +16,7 @@ from bench.report import Row, Sample, alternate, by_the_clock, compare, limit, m
 
 LARGE = 1 << 30
 LESS_LARGE = 1 << 26
-ROUNDS = 2
+ROUNDS = 5
 SMALL = 100_000
 ACCOUNTS = 16
 CONNECTIONS = 32

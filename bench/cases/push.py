@@ -109,7 +109,7 @@ def _pusher(server: servers.Server, connections: int, logs: int, seconds: float)
     def round_() -> Sample:
         load = Load(server.port, connections)
         try:
-            return timed(server, load, source, seconds, units=logs)
+            return timed(server, load, source, seconds, units=logs, ahead=True)
         finally:
             load.close()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hapta.blobs import disk_cached
 from hapta.blobs.blobs import Stat
+from hapta.blobs.disk_ahead import FlushAhead
 
 READ_BYTES = 256 * 1024
 READ_AT_ONCE = 4
@@ -298,6 +299,7 @@ class Put(_File):
         self._target = tree.object(key)
         self._path = tree.temp(name)
         self._size = 0
+        self._ahead = FlushAhead()
         self._named = False
 
     def write(self, pieces: Sequence[bytes]) -> None:
@@ -305,6 +307,8 @@ class Put(_File):
             self._descriptor = self._tree.create(self._path)
             lock(self._descriptor)  # a clock that is wrong must not make this look like something left behind
         self._size += write_all(self._descriptor, pieces)
+        if self._tree.flush:
+            self._ahead.written(self._descriptor, self._size)
 
     def finish(self, pieces: Sequence[bytes]) -> int:
         self.write(pieces)
@@ -330,6 +334,7 @@ class Append(_File):
         self._tree = tree
         self._path = tree.incoming(key)
         self._size = offset
+        self._ahead = FlushAhead(offset)
 
     def open(self) -> None:
         fresh = False
@@ -356,6 +361,8 @@ class Append(_File):
 
     def write(self, pieces: Sequence[bytes]) -> None:
         self._size += write_all(self.descriptor, pieces)
+        if self._tree.flush:
+            self._ahead.written(self.descriptor, self._size)
 
     def finish(self, pieces: Sequence[bytes]) -> int:
         self.write(pieces)

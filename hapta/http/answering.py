@@ -16,7 +16,7 @@ import structlog
 
 from hapta.http.api import Endpoint, Reply
 from hapta.http.begun import Begun
-from hapta.http.compress import choose, compress_off_loop, worth_compressing
+from hapta.http.compress import Encoding, choose, compress_off_loop, worth_compressing
 from hapta.http.cors import CLOSED, OPEN, Cors
 from hapta.http.edge import Edge
 from hapta.http.errors import PROBLEM, Dialect, InternalError, render_problem, status_of
@@ -41,6 +41,7 @@ access_lines = msgspec.json.Encoder().encode_lines
 """How `AccessLog` writes the entries of this edge."""
 JSON = (b"content-type", b"application/json")
 _JSON_LINE = header_lines((JSON,))
+_VARIES_LINE = header_lines(((b"vary", b"accept-encoding"),))
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
@@ -121,7 +122,10 @@ def compile_answering(endpoint: Endpoint, edge: Edge) -> tuple[Respond, Failure,
             return _stream(status, content, media, more, request, cors, edge, scope, send, finish)
         typed = b"" if content is None else _JSON_LINE if media is JSON else header_lines((media,))
         if len(body) >= compress_min and worth_compressing(media[1].decode()) and not _is_encoded(extra):
-            return send_compressed(request, scope, send, status, typed, extra, body)
+            typed += _VARIES_LINE
+            encoding = choose(request.raw_header(b"accept-encoding"))
+            if encoding is not None:
+                return send_compressed(request, scope, send, status, typed, extra, body, encoding)
         return send_whole(request, scope, send, status, typed, extra, body)
 
     def send_whole(
@@ -149,10 +153,18 @@ def compile_answering(endpoint: Endpoint, edge: Edge) -> tuple[Respond, Failure,
         return None
 
     async def send_compressed(
-        request: Request, scope: Scope, send: Send, status: int, typed: bytes, extra: Any, body: bytes
+        request: Request,
+        scope: Scope,
+        send: Send,
+        status: int,
+        typed: bytes,
+        extra: Any,
+        body: bytes,
+        encoding: Encoding,
     ) -> None:
-        body, encoded = await _compressed(body, request.raw_header(b"accept-encoding"))
-        rest = send_whole(request, scope, send, status, typed + encoded, extra, body)
+        body = await compress_off_loop(body, encoding)
+        typed += header_lines(((b"content-encoding", encoding.encode()),))
+        rest = send_whole(request, scope, send, status, typed, extra, body)
         if rest is not None:
             await rest
 
@@ -261,16 +273,6 @@ def _unexpected(error: Exception, dialect: Dialect, request: Request, edge: Edge
         "request failed", request_id=request.request_id, method=request.method, path=request.path, exc_info=error
     )
     return error_reply(InternalError(), dialect, request, edge)
-
-
-async def _compressed(body: bytes, accept: bytes | None) -> tuple[bytes, bytes]:
-    """The body in an encoding that the client takes, and the header lines that say so."""
-    out: Headers = [(b"vary", b"accept-encoding")]
-    encoding = choose(accept)
-    if encoding is not None:
-        out.append((b"content-encoding", encoding.encode()))
-        body = await compress_off_loop(body, encoding)
-    return body, header_lines(out)
 
 
 async def _stream(
