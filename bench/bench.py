@@ -57,19 +57,17 @@ def timed(
     units: int = 1,
     check: Check | None = None,
     behind: servers.Server | None = None,
-    awake: bool = True,
     ahead: bool = False,
 ) -> Sample:
     """One round of load against a server. `units` is the work in one request; `check` sees every answer.
 
     Args:
         behind: a server that the first one asks; its CPU time counts too.
-        awake, ahead: see `Load.run`; beside a database server on its core the load sleeps in any case.
+        ahead: see `Load.run`.
     """
     pids = [server.pid] if behind is None else [server.pid, behind.pid]
     cpu = sum(machine.cpu_seconds(pid) for pid in pids)
-    awake = awake and not server.beside_load
-    run = load.run(source, seconds=seconds, check=check, awake=awake, ahead=ahead)
+    run = load.run(source, seconds=seconds, check=check, awake=not server.beside_load, ahead=ahead)
     used = sum(machine.cpu_seconds(pid) for pid in pids) - cpu
     return Sample(
         rate=run.per_second * units,

@@ -73,8 +73,7 @@ def logins(bench: Bench) -> list[Row]:
         def ours() -> Sample:
             connections = load.Load(server.port, ACCOUNTS)
             try:
-                # Asleep, as bare hashing has nobody beside it that is awake.
-                sample = timed(server, connections, lambda at: accounts[at], seconds, awake=False)
+                sample = timed(server, connections, lambda at: accounts[at], seconds)
                 # Not in the same seconds: what the other requests take of the core is no part of a login.
                 with _Probe(server.port, load.get(PROBED, token)) as probe:
                     connections.run(lambda at: accounts[at], seconds=bench.effort.seconds)
