@@ -227,7 +227,7 @@ class Load:
         ended = time.perf_counter()
         latencies = sorted(self._latencies)
         median, p99 = (latencies[int(len(latencies) * share)] * 1000 if latencies else 0.0 for share in (0.5, 0.99))
-        worked = self._watch.working_seconds() - cpu
+        worked = max(0.0, self._watch.working_seconds() - cpu)
         return Run(ended - began, self._requests, self._bytes_in, worked, median, p99)
 
     def _wait(self, awake: bool) -> list[tuple[int, int]]:

@@ -7,15 +7,22 @@ which tells it. Linux has it; elsewhere nothing is done ahead.
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Callable
+from functools import cache
 
 STEP_BYTES = 8 * 1024 * 1024
 """So much is begun with at a time; shorter files have the flush alone."""
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE of linux/fs.h
 
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    import ctypes  # a megabyte of memory that only servers with large files need
+
+    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if found is not None:
+        found.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return found
 
 
 class FlushAhead:
@@ -30,6 +37,8 @@ class FlushAhead:
 
     def written(self, descriptor: int, size: int) -> None:
         """Says that the file has `size` bytes by now. May block while the disk takes no more; for threads only."""
-        if size - self._begun >= STEP_BYTES and _sync_file_range is not None:
-            _sync_file_range(descriptor, self._begun, size - self._begun, _WRITE)
+        if size - self._begun >= STEP_BYTES:
+            begin = _sync_file_range()
+            if begin is not None:
+                begin(descriptor, self._begun, size - self._begun, _WRITE)
             self._begun = size
