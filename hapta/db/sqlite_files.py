@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import sleep
 from typing import Any, Protocol, cast
 
 import apsw
@@ -42,6 +43,7 @@ class Connection(Protocol):
 WRITER_CACHE_KIB = 8 * 1024
 READER_CACHE_KIB = 4 * 1024
 STATEMENT_CACHE = 256
+_WAL_WAIT_MS = 10
 CHECKPOINT_PAGES = 2000
 """Growth of the write-ahead log, in pages of 4 KiB, after which the checkpointer works beside the writer: once for each such
 stretch, as it flushes the disk twice and every commit beside it waits for that. Pages that were written again and again within
@@ -59,12 +61,29 @@ def create_private_file(path: Path) -> None:
 def open_writer(path: Path, synchronous: str, busy_ms: int) -> Connection:
     """The connection that writes."""
     connection = _open(path, apsw.SQLITE_OPEN_READWRITE, busy_ms, WRITER_CACHE_KIB)
-    connection.execute("PRAGMA journal_mode = WAL")  # readers never wait for the writer
+    _keep_wal(connection, busy_ms)
     # FULL: a commit is on the disk before it is acknowledged. NORMAL: a power cut may take the last commits back.
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA wal_autocheckpoint = 0")  # the Checkpointer does it, outside of commits
     connection.execute("PRAGMA journal_size_limit = 67108864")  # a log that grew under load gives its disk space back
     return connection
+
+
+def _keep_wal(connection: Connection, busy_ms: int) -> None:
+    """Writes to the file, if it is new, that it has a write-ahead log: readers never wait for the writer.
+
+    Two processes that begin with the same new file both want to. SQLite lets neither of them wait for the other's lock there, as both
+    hold one already; so the waiting is done here.
+    """
+    for waits_left in reversed(range(busy_ms // _WAL_WAIT_MS + 1)):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except apsw.BusyError:
+            if not waits_left:
+                raise
+            sleep(_WAL_WAIT_MS / 1000)
+        else:
+            return
 
 
 def open_reader(path: Path, busy_ms: int) -> Connection:

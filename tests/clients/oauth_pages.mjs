@@ -1,12 +1,15 @@
 // A person in a real browser: signs up, reads the code in the mail, signs in, allows an app some of what it asks for, connects a device,
 // looks at the account, signs out. Every page is held against axe's rules on a phone and on a desk, and photographed.
 import { createHash, randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { readFile, readdir, watch } from "node:fs/promises";
+import { createServer } from "node:http";
 import { join } from "node:path";
 import axe from "axe-core";
 import { inPage } from "./page.mjs";
 
 const SIZES = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 } };
+const APP_PAGE = '<!doctype html><html lang="en"><title>The app</title><link rel="icon" href="data:,"><p>The app';
 const challenge = (verifier) => createHash("sha256").update(verifier).digest("base64url");
 
 // The code in the newest mail of the folder, as soon as there is one.
@@ -50,9 +53,11 @@ await inPage(async (page, given) => {
   };
   const press = (name) => page.getByRole("button", { name, exact: true }).click();
 
-  // The app: what its pages would show is of no interest, only where the browser comes to.
-  const appPage = { contentType: "text/html", body: '<!doctype html><html lang="en"><title>The app</title><link rel="icon" href="data:,"><p>The app' };
-  await page.context().route(`${new URL(callback).origin}/**`, (route) => route.fulfill(appPage));
+  // The app: what its pages would show is of no interest, only where the browser comes to. It listens, as Playwright does not stand
+  // in for the target of a redirect.
+  const app = createServer((_, answer) => answer.setHeader("content-type", "text/html").end(APP_PAGE));
+  app.listen(Number(new URL(callback).port), new URL(callback).hostname);
+  await once(app, "listening");
 
   const verifier = randomBytes(32).toString("base64url");
   const asked = (more = {}) => {
@@ -147,7 +152,6 @@ await inPage(async (page, given) => {
 
   // And once more without scripts.
   const plain = await page.context().browser().newContext({ javaScriptEnabled: false, viewport: SIZES.phone });
-  await plain.route(`${new URL(callback).origin}/**`, (route) => route.fulfill(appPage));
   const old = await plain.newPage();
   await old.goto(asked({ prompt: "consent" }));
   await old.getByLabel("Mail address or phone number").fill(email);
@@ -157,5 +161,7 @@ await inPage(async (page, given) => {
   await old.waitForURL(`${callback}**`);
   const without = new URL(old.url()).searchParams.get("error");
 
+  app.close();
+  app.closeAllConnections();
   return { seen, faults, back, tokens, device, account, left, silent, without };
 });

@@ -16,6 +16,7 @@ import apsw
 import pytest
 from anyio.lowlevel import checkpoint
 
+from hapta.db import sqlite_files
 from hapta.db.connect import BadDatabaseUrl, connect
 from hapta.db.database import Database, ReadTx, WriteTx
 from hapta.db.sqlite_files import RESET_PAGES
@@ -320,3 +321,33 @@ async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> No
     (tmp_path / "hapta.db").mkdir()
     with pytest.raises(Unavailable, match="cannot be opened"):
         await open_in(tmp_path)
+
+
+def test_two_processes_may_begin_with_the_same_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new.db"
+    other = apsw.Connection(str(path))
+    other.execute("CREATE TABLE t (a)")
+    other.execute("BEGIN IMMEDIATE")  # as the other one does while it makes the file its own
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr(sqlite_files, "sleep", wait)
+    writer = sqlite_files.open_writer(path, "FULL", 1000)
+    assert writer.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    assert len(waits) == 1
+    writer.close()
+
+
+def test_a_file_that_another_process_keeps_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new.db"
+    other = apsw.Connection(str(path))
+    other.execute("CREATE TABLE t (a)")
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+    monkeypatch.setattr(sqlite_files, "sleep", waits.append)
+    with pytest.raises(apsw.BusyError):
+        sqlite_files.open_writer(path, "FULL", 1000)
+    assert sum(waits) == pytest.approx(1.0)

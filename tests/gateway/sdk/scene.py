@@ -23,7 +23,7 @@ Json = Any
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _TIME = re.compile(r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)?")
 _ID = re.compile(r"\b[a-z0-9]{15}\b")
-_OURS = re.compile(r"[a-z]+0{2,}\d*")
+_OURS = re.compile(r"[a-z]+0{5,}\d*")  # fewer zeros are now and then in an id that PocketBase makes
 _SUFFIX = re.compile(r"(?:_[a-z0-9]{10})+(?=\.\w+)")
 _FIXED_TIMES = frozenset({"2030-01-02 03:04:05.678Z"})
 
