@@ -128,6 +128,12 @@ class Talk:
         self.pushed.remove(found)
         return found
 
+    async def acknowledged(self, upload: bytes) -> int:
+        """How many frames of an upload have gone on, by its next acknowledgement; those of uploads before it may still come."""
+        while (ack := await self.push("upload.ack"))["upload"] != upload.hex():
+            pass
+        return ack["seq"] + 1
+
     async def frame(self) -> tuple[bytes, int, bytes]:
         """The next binary frame: transfer, number, bytes."""
         while not self.frames:
@@ -157,7 +163,7 @@ class Talk:
         acknowledged = 0
         for number, start in enumerate(range(0, len(content), step)):
             while number - acknowledged >= ready["payload"]["window"]:
-                acknowledged = (await self.push("upload.ack"))["seq"] + 1
+                acknowledged = await self.acknowledged(upload)
             await self.wire.send(upload + number.to_bytes(4, "big") + content[start : start + step])
         await self.send("upload.end", {"upload": upload.hex()})
         return await self.answer(begun)

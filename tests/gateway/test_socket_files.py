@@ -242,7 +242,7 @@ async def test_large_files_pass_in_constant_memory(server: HaptaServer, pocketba
         acknowledged = 0
         for number in range(count):
             while number - acknowledged >= 8:
-                acknowledged = (await talk.push("upload.ack"))["seq"] + 1
+                acknowledged = await talk.acknowledged(upload)
                 most = max(most, process.memory_info().rss)
             await talk.wire.send(upload + number.to_bytes(4, "big") + part)
         await talk.send("upload.end", {"upload": upload.hex()})
